@@ -19,7 +19,9 @@ pub struct ContainerSpec {
     pub image_name: String,
     /// Its server's size.
     pub size: ServerSize,
-    /// Replaces the image's entrypoint and command where it is not empty.
+    /// Replaces the image's entrypoint, and drops its command, where it is given.
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's command where it is not empty.
     pub command: Vec<String>,
     /// Added to the image's environment, later ones winning.
     pub env: Vec<(String, String)>,

@@ -70,7 +70,7 @@ impl fmt::Display for ByteSize {
                     .find(|(s, _)| bytes >> s > 0)
                     .unwrap_or((10, "KiB"));
                 let tenths = (bytes as f64 * 10.0 / (1u64 << unit) as f64).round() as u64;
-                if tenths % 10 == 0 {
+                if tenths.is_multiple_of(10) {
                     format!("{}{name}", tenths / 10)
                 } else {
                     format!("{}.{}{name}", tenths / 10, tenths % 10)
