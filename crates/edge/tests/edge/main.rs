@@ -1,0 +1,10 @@
+//! The edge as whoever starts it sees it: real sockets on 127.0.0.1, applications played by the tests.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod drain;
+mod limits;
+mod names;
+mod parsing;
+mod proxying;
+mod support;
