@@ -1,0 +1,169 @@
+//! The group of one Sampan instance.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::server::Place;
+use super::{CgroupError, Cgroups, HANDED_DOWN, Hierarchy, Limits, RemoveError, ServerGroup, check_name, file, remove};
+
+const ROLE: &str = "role-";
+const SERVER: &str = "server-";
+
+/// What a container may open: Docker's list (`runc`'s `AllowedDevices`), less `/dev/net/tun`, for which no container has
+/// a node. `mknod` is free: making a node is harmless where opening it is not allowed.
+const DEVICES: &[&str] = &[
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",   // null
+    "c 1:5 rwm",   // zero
+    "c 1:7 rwm",   // full
+    "c 1:8 rwm",   // random
+    "c 1:9 rwm",   // urandom
+    "c 5:0 rwm",   // tty
+    "c 5:1 rwm",   // console
+    "c 5:2 rwm",   // ptmx
+    "c 136:* rwm", // pts
+];
+
+/// The group of one Sampan instance: `sampan-TAG` in every hierarchy.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub(super) cgroups: Cgroups,
+    name: String,
+}
+
+impl Group {
+    pub(super) fn make(cgroups: &Cgroups, name: &str) -> Result<Self, CgroupError> {
+        check_name(name)?;
+        match cgroups.missing() {
+            missing if missing.is_empty() => {}
+            missing => return Err(CgroupError::Missing(missing)),
+        }
+        let group = Self { cgroups: cgroups.clone(), name: name.to_owned() };
+        for hierarchy in &cgroups.hierarchies {
+            group.prepare(hierarchy)?;
+        }
+        Ok(group)
+    }
+
+    fn prepare(&self, hierarchy: &Hierarchy) -> Result<(), CgroupError> {
+        let directory = self.directory(hierarchy);
+        if hierarchy.is_unified() {
+            hand_down(hierarchy, &hierarchy.mount)?;
+        }
+        file::make(&directory)?;
+        if hierarchy.is_unified() {
+            return hand_down(hierarchy, &directory);
+        }
+        for controller in &hierarchy.controllers {
+            match controller.as_str() {
+                "cpuset" => {
+                    // a v1 cpuset begins empty, and nobody can join it until it is filled; the children copy it
+                    for name in ["cpuset.cpus", "cpuset.mems"] {
+                        if file::read(&directory.join(name))?.is_empty() {
+                            file::write(&directory.join(name), &file::read(&hierarchy.mount.join(name))?)?;
+                        }
+                    }
+                    file::write(&directory.join("cgroup.clone_children"), "1")?;
+                }
+                "memory" => {
+                    let path = directory.join("memory.use_hierarchy");
+                    if file::read_if_there(&path)?.is_some_and(|value| value == "0") {
+                        file::write(&path, "1")?;
+                    }
+                }
+                "devices" => {
+                    // denying all is refused once there are children: they have it from the first time
+                    if file::read(&directory.join("devices.list"))?.starts_with('a') {
+                        file::write(&directory.join("devices.deny"), "a")?;
+                    }
+                    for device in DEVICES {
+                        file::write(&directory.join("devices.allow"), device)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Make (or find) the leaf for one of our own processes, such as `supervisor`, and name the files to write `0` into
+    /// to join it.
+    ///
+    /// # Errors
+    /// When the name is no good or a directory cannot be made.
+    pub fn role(&self, name: &str) -> Result<Vec<PathBuf>, CgroupError> {
+        check_name(name)?;
+        let mut files = Vec::with_capacity(self.cgroups.hierarchies.len());
+        for hierarchy in &self.cgroups.hierarchies {
+            let directory = self.directory(hierarchy).join(format!("{ROLE}{name}"));
+            file::make(&directory)?;
+            files.push(hierarchy.join_file(&directory));
+        }
+        Ok(files)
+    }
+
+    /// Make the cgroups of a server and its container, with the server's limits. What an earlier one of that name left
+    /// empty is replaced; on failure nothing is left.
+    ///
+    /// # Errors
+    /// When a name is no good, there is such a server with processes in it, or the kernel refuses a limit.
+    pub fn create_server(&self, server: &str, container: &str, limits: &Limits) -> Result<ServerGroup, CgroupError> {
+        let group = self.server(server, container)?;
+        group.make(limits)?;
+        Ok(group)
+    }
+
+    /// The cgroups of a server that was made earlier. Nothing is looked at: they may be gone.
+    ///
+    /// # Errors
+    /// When a name is no good.
+    pub fn server(&self, server: &str, container: &str) -> Result<ServerGroup, CgroupError> {
+        check_name(server)?;
+        check_name(container)?;
+        let name = format!("{SERVER}{server}");
+        let places = self
+            .cgroups
+            .hierarchies
+            .iter()
+            .map(|hierarchy| Place::new(hierarchy, &self.directory(hierarchy), &name, container));
+        Ok(ServerGroup::new(self.cgroups.mounts(), places.collect()))
+    }
+
+    /// The names of the servers there are, whole or in part.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn servers(&self) -> Result<Vec<String>, CgroupError> {
+        let mut names = BTreeSet::new();
+        for hierarchy in &self.cgroups.hierarchies {
+            for child in file::children(&self.directory(hierarchy))? {
+                let name = child.file_name().and_then(|name| name.to_str());
+                names.extend(name.and_then(|name| name.strip_prefix(SERVER)).map(str::to_owned));
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// Remove the group with all that is in it. Nothing is killed: it waits for processes that are ending, 5 s in all.
+    ///
+    /// # Errors
+    /// All failures; it goes on past each.
+    pub fn remove(&self) -> Result<(), RemoveError> {
+        let directories = self.cgroups.hierarchies.iter().map(|hierarchy| self.directory(hierarchy));
+        remove::trees(directories, Instant::now() + remove::WAIT)
+    }
+
+    fn directory(&self, hierarchy: &Hierarchy) -> PathBuf {
+        hierarchy.mount.join(&self.name)
+    }
+}
+
+/// Let the children of a v2 cgroup have controllers.
+pub(super) fn hand_down(hierarchy: &Hierarchy, directory: &std::path::Path) -> Result<(), CgroupError> {
+    let path = directory.join("cgroup.subtree_control");
+    let wanted = HANDED_DOWN.iter().filter(|wanted| hierarchy.controllers.iter().any(|own| own == *wanted));
+    let wanted: Vec<String> = wanted.map(|controller| format!("+{controller}")).collect();
+    if wanted.is_empty() { Ok(()) } else { file::write(&path, &wanted.join(" ")) }
+}

@@ -1,0 +1,285 @@
+//! Against this machine's kernel, in groups of our own.
+
+use std::io::BufRead as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::cgroup::{Cgroups, Group, Kind, Mode};
+
+const LIMITS: Limits = Limits { cpu_milli: 500, memory_bytes: 64 << 20, pids: 64 };
+
+/// A group that goes with everything in it when the test ends, however it ends.
+struct TestGroup(Group, String);
+
+impl TestGroup {
+    fn of(cgroups: &Cgroups) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sampan-test-{}-{number}", std::process::id());
+        Self(cgroups.instance(&name).unwrap(), name)
+    }
+}
+
+impl Drop for TestGroup {
+    fn drop(&mut self) {
+        for server in self.0.servers().unwrap() {
+            self.0.server(&server, "c").unwrap().kill().unwrap();
+        }
+        self.0.remove().unwrap();
+    }
+}
+
+/// A shell that joins by writing into the files and then runs the script.
+fn shell(files: &[PathBuf], script: &str) -> Child {
+    let join: String = files.iter().map(|file| format!("echo 0 > '{}' || exit 99; ", file.display())).collect();
+    Command::new("/bin/sh")
+        .args(["-c", &format!("{join}{script}")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap()
+}
+
+fn line(child: &mut Child) -> String {
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+#[test]
+fn a_server_from_making_to_removing() {
+    let cgroups = Cgroups::detect().unwrap();
+    let group = TestGroup::of(&cgroups);
+    let server = group.0.create_server("s.1", "c", &LIMITS).unwrap();
+    assert_eq!(group.0.servers().unwrap(), ["s.1"]);
+
+    let mut child = shell(&server.files(), "echo in; read x");
+    assert_eq!(line(&mut child), "in");
+    assert_eq!(server.pids().unwrap(), [child.id()]);
+    let usage = server.usage().unwrap();
+    assert!(usage.memory_bytes > 0 && usage.cpu_us > 0 && usage.pids == 1, "{usage:?}");
+    assert_eq!(server.oom_kills().unwrap(), 0);
+    assert!(matches!(
+        group.0.create_server("s.1", "c", &LIMITS),
+        Err(CgroupError::InUse { pids, .. }) if pids == [child.id()]
+    ));
+
+    server.kill().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+    server.remove().unwrap();
+    assert!(group.0.servers().unwrap().is_empty());
+    server.remove().unwrap();
+    assert_eq!(server.pids().unwrap(), []);
+}
+
+#[test]
+fn nothing_is_left_of_a_failure() {
+    let cgroups = Cgroups::detect().unwrap();
+    let group = TestGroup::of(&cgroups);
+    // pids.max takes no more than the kernel has pids
+    let error = group.0.create_server("s", "c", &Limits { pids: u32::MAX, ..LIMITS }).unwrap_err();
+    assert!(matches!(&error, CgroupError::Write { path, .. } if path.ends_with("pids.max")), "{error}");
+    assert!(group.0.servers().unwrap().is_empty());
+    // what an earlier one left is replaced
+    group.0.create_server("s", "earlier", &LIMITS).unwrap();
+    let server = group.0.create_server("s", "c", &LIMITS).unwrap();
+    assert!(server.places.iter().all(|place| file::children(&place.server).unwrap() == [place.container.clone()]));
+}
+
+#[test]
+fn limits_are_on_both_and_change_both_ways() {
+    let cgroups = Cgroups::detect().unwrap();
+    let group = TestGroup::of(&cgroups);
+    let server = group.0.create_server("s", "c", &LIMITS).unwrap();
+    for (cpu_milli, memory_bytes, pids) in [(500, 64 << 20, 64), (2000, 1 << 30, 9), (10, 8 << 20, 4096)] {
+        server.update(&Limits { cpu_milli, memory_bytes, pids }).unwrap();
+        for place in &server.places {
+            for directory in [&place.server, &place.container] {
+                let expect = |name: &str, value: u64| {
+                    if let Some(text) = file::read_if_there(&directory.join(name)).unwrap() {
+                        assert_eq!(text, value.to_string(), "{name}");
+                    }
+                };
+                expect("cpu.cfs_period_us", 100_000);
+                expect("cpu.cfs_quota_us", u64::from(cpu_milli) * 100);
+                expect("memory.limit_in_bytes", memory_bytes);
+                expect("memory.memsw.limit_in_bytes", memory_bytes);
+                expect("memory.max", memory_bytes);
+                expect("pids.max", u64::from(pids));
+            }
+        }
+    }
+}
+
+#[test]
+fn processes_beyond_the_limit_are_refused() {
+    let cgroups = Cgroups::detect().unwrap();
+    let group = TestGroup::of(&cgroups);
+    let server = group.0.create_server("s", "c", &Limits { pids: 3, ..LIMITS }).unwrap();
+    // the shell itself, two sleeps, and no more: a fork that fails is the end of dash
+    let mut child =
+        shell(&server.files(), "exec 2>/dev/null; sleep 60 & sleep 60 & echo two; sleep 60 & echo three; read x");
+    assert_eq!(line(&mut child), "two");
+    assert!(!child.wait().unwrap().success());
+    assert_eq!(server.pids().unwrap().len(), 2);
+    server.kill().unwrap();
+    server.remove().unwrap();
+}
+
+#[test]
+fn memory_beyond_the_limit_kills_and_counts() {
+    let cgroups = Cgroups::detect().unwrap();
+    let group = TestGroup::of(&cgroups);
+    let server = group.0.create_server("s", "c", &Limits { memory_bytes: 16 << 20, ..LIMITS }).unwrap();
+    let mut child = shell(&server.files(), "x=0123456789abcdef; while :; do x=$x$x; done");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+    assert_eq!(server.oom_kills().unwrap(), 1);
+    server.remove().unwrap();
+}
+
+#[test]
+fn a_fork_bomb_is_killed_whole() {
+    let cgroups = Cgroups::detect().unwrap();
+    let group = TestGroup::of(&cgroups);
+    let server = group.0.create_server("s", "c", &LIMITS).unwrap();
+    let mut child = shell(&server.files(), "bomb() { bomb | bomb & }; echo go; bomb 2>/dev/null; exec sleep 60");
+    assert_eq!(line(&mut child), "go");
+    server.kill().unwrap();
+    child.wait().unwrap();
+    server.remove().unwrap();
+}
+
+#[test]
+fn killing_without_cgroup_kill() {
+    let mut cgroups = Cgroups::detect().unwrap();
+    if cgroups.mode() != Mode::Hybrid {
+        return;
+    }
+    cgroups.hierarchies.retain(|hierarchy| !hierarchy.is_unified());
+    for freezer in [true, false] {
+        if !freezer {
+            cgroups.hierarchies.retain(|hierarchy| hierarchy.controllers != ["freezer"]);
+        }
+        let group = TestGroup::of(&cgroups);
+        let server = group.0.create_server("s", "c", &LIMITS).unwrap();
+        assert_eq!(server.unified(), None);
+        let script = "i=0; while [ $i -lt 20 ]; do (while :; do sleep 0.01; done) & i=$((i+1)); done; echo go; wait";
+        let mut child = shell(&server.files(), script);
+        assert_eq!(line(&mut child), "go");
+        server.kill().unwrap();
+        child.wait().unwrap();
+        server.remove().unwrap();
+    }
+}
+
+/// The unified hierarchy alone, as on version 2: here it has no controllers, but directories, joining, killing and
+/// removing are the same.
+#[test]
+fn the_unified_hierarchy_alone() {
+    let mut cgroups = Cgroups::detect().unwrap();
+    if cgroups.unified().is_none() {
+        return;
+    }
+    cgroups.hierarchies.retain(Hierarchy::is_unified);
+    cgroups.mode = Mode::V2;
+    assert_eq!(cgroups.mounts(), Mounts::V2);
+    let mount = cgroups.hierarchies[0].mount.join(format!("sampan-test-v2-{}", std::process::id()));
+    file::make(&mount).unwrap();
+    let place = Place::new(&cgroups.hierarchies[0], &mount, "server-s", "c");
+    let server = ServerGroup::new(Mounts::V2, vec![place]);
+    server.make(&LIMITS).unwrap();
+    let mut child = shell(&server.files(), "echo in; (sleep 60 & sleep 60); read x");
+    assert_eq!(line(&mut child), "in");
+    assert!(server.pids().unwrap().contains(&child.id()));
+    assert!(server.usage().unwrap().cpu_us > 0);
+    server.kill().unwrap();
+    child.wait().unwrap();
+    server.remove().unwrap();
+    std::fs::remove_dir(mount).unwrap();
+}
+
+#[test]
+fn v2_limits() {
+    let limits = Limits { cpu_milli: 1500, memory_bytes: 8 << 30, pids: 4096 };
+    let check = |controllers: &[&str], expected: &[(&str, &str)]| {
+        let settings = v2_settings(&limits, |controller| controllers.contains(&controller));
+        let settings: Vec<(&str, &str)> = settings.iter().map(|(file, value)| (*file, value.as_str())).collect();
+        assert_eq!(settings, expected);
+    };
+    check(
+        &["cpu", "memory", "pids"],
+        &[("cpu.max", "150000 100000"), ("memory.max", "8589934592"), ("memory.swap.max", "0"), ("pids.max", "4096")],
+    );
+    check(&["pids", "io"], &[("pids.max", "4096")]);
+    assert_eq!(cpu_quota_us(&Limits { cpu_milli: 1, ..limits }), 1000);
+}
+
+#[test]
+fn removal_waits_for_the_end_and_names_who_stays() {
+    let cgroups = Cgroups::detect().unwrap();
+    let group = TestGroup::of(&cgroups);
+    let server = group.0.create_server("s", "c", &LIMITS).unwrap();
+    let mut child = shell(&server.files(), "echo in; sleep 0.2");
+    assert_eq!(line(&mut child), "in");
+
+    let error = remove::trees(server.directories(), Instant::now()).unwrap_err();
+    assert!(error.failures.iter().any(|failure| matches!(
+        failure,
+        CgroupError::Busy { pids, path, .. } if pids.contains(&child.id()) && path.ends_with("container-c")
+    )));
+    assert!(error.to_string().contains(&child.id().to_string()), "{error}");
+
+    server.remove().unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn devices_are_denied_but_for_the_list() {
+    let cgroups = Cgroups::detect().unwrap();
+    let Some(devices) = cgroups.home("devices").cloned() else { return };
+    let group = TestGroup::of(&cgroups);
+    // a second time, as after the daemon's restart, with children
+    let server = group.0.create_server("s", "c", &LIMITS).unwrap();
+    let again = cgroups.instance(&group.1).unwrap();
+    assert_eq!(again.servers().unwrap(), ["s"]);
+    let place = server.places.iter().find(|place| place.hierarchy == devices).unwrap();
+    let list = file::read(&place.container.join("devices.list")).unwrap();
+    assert!(!list.contains("a *:*") && list.contains("c 1:3 rwm") && list.contains("c 136:* rwm"), "{list}");
+    let mut child = shell(&server.files(), ": > /dev/null && echo null; exec 2>/dev/null; : < /dev/kmsg || exit 3");
+    assert_eq!(line(&mut child), "null");
+    assert!(!child.wait().unwrap().success());
+}
+
+#[test]
+fn roles_are_leaves_beside_the_servers() {
+    let cgroups = Cgroups::detect().unwrap();
+    let group = TestGroup::of(&cgroups);
+    let files = group.0.role("supervisor").unwrap();
+    assert_eq!(files, group.0.role("supervisor").unwrap());
+    assert_eq!(files.len(), cgroups.hierarchies.len());
+    for (file, hierarchy) in files.iter().zip(&cgroups.hierarchies) {
+        let name = if matches!(hierarchy.kind, Kind::Unified) { "cgroup.procs" } else { "tasks" };
+        assert!(file.exists() && file.ends_with(format!("role-supervisor/{name}")), "{file:?}");
+    }
+    let mut child = shell(&files, "echo in; sleep 0.05");
+    assert_eq!(line(&mut child), "in");
+    assert!(group.0.servers().unwrap().is_empty());
+    group.0.remove().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn names_are_checked() {
+    let cgroups = Cgroups::detect().unwrap();
+    for bad in ["", ".", "..", "a/b", "/", "a\nb", "a\0b", &"x".repeat(241)] {
+        assert!(matches!(cgroups.instance(bad), Err(CgroupError::Name(_))), "{bad:?}");
+    }
+    let group = TestGroup::of(&cgroups);
+    for (server, container) in [("..", "c"), ("s", "../c"), ("s/x", "c")] {
+        assert!(matches!(group.0.create_server(server, container, &LIMITS), Err(CgroupError::Name(_))));
+    }
+    assert!(group.0.role("../x").is_err());
+}

@@ -1,0 +1,146 @@
+//! `clone3`: a child in namespaces of its own, known by its pidfd from its first moment.
+//!
+//! Only for processes with one thread. The child is a copy of its parent's memory, and a lock that another thread
+//! held at that moment would stay locked in it for ever; with one thread there is no such lock, so the child may
+//! allocate, format and return errors like any other code. Processes with threads (the daemon) start programs
+//! through `std::process::Command` and containers through the supervisor.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use rustix::process::Pid;
+
+use crate::process;
+
+/// The namespaces that a child gets anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespaces(u64);
+
+impl Namespaces {
+    /// None: it shares its parent's.
+    pub const NONE: Self = Self(0);
+    /// Users, groups and capabilities.
+    pub const USER: Self = Self(libc::CLONE_NEWUSER as u64);
+    /// Mounts.
+    pub const MOUNT: Self = Self(libc::CLONE_NEWNS as u64);
+    /// Processes: the child is number 1.
+    pub const PID: Self = Self(libc::CLONE_NEWPID as u64);
+    /// System V IPC and message queues.
+    pub const IPC: Self = Self(libc::CLONE_NEWIPC as u64);
+    /// Host name.
+    pub const UTS: Self = Self(libc::CLONE_NEWUTS as u64);
+    /// The network.
+    pub const NET: Self = Self(libc::CLONE_NEWNET as u64);
+    /// The view of cgroups.
+    pub const CGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
+
+    /// Both these and those.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// A child that was made.
+#[derive(Debug)]
+pub struct Cloned {
+    /// Its process id.
+    pub pid: Pid,
+    /// The process itself: readable when it has ended.
+    pub pidfd: OwnedFd,
+}
+
+/// Makes a child that runs `child`, exits with what that returns, and sends `SIGCHLD` then.
+///
+/// In the child all descriptors but `keep` are closed before `child` runs, so that nothing of the parent's lives on
+/// in a child that waits; `child` must use none but those.
+///
+/// # Errors
+/// The kernel's; `Unsupported` where this process has several threads.
+pub fn clone<F>(namespaces: Namespaces, keep: &[BorrowedFd<'_>], child: F) -> io::Result<Cloned>
+where
+    F: FnOnce() -> u8,
+{
+    if !process::is_single_threaded()? {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "a process with several threads must not clone itself"));
+    }
+    let mut kept: Vec<RawFd> = keep.iter().map(|fd| fd.as_raw_fd()).collect();
+    kept.sort_unstable();
+    let mut pidfd: RawFd = -1;
+    // SAFETY: `clone_args` is plain numbers, for which zero is "none".
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = namespaces.0 | libc::CLONE_PIDFD as u64;
+    arguments.pidfd = &raw mut pidfd as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM the child has memory of its own, on a copy of this stack, as after fork(); this process
+    // has one thread (checked above), so nothing that the child will touch was left locked or half-written. `pidfd`
+    // outlives the call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // whatever happens, the child must never run on into what its parent was doing
+            let _guard = ExitOnUnwind;
+            close_all_but(&kept);
+            process::exit(child())
+        }
+        pid => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("clone3 returns -1, 0 or a pid");
+            // SAFETY: the kernel has put a new descriptor there, and nobody else knows it.
+            Ok(Cloned { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+        }
+    }
+}
+
+struct ExitOnUnwind;
+
+impl Drop for ExitOnUnwind {
+    fn drop(&mut self) {
+        process::exit(101);
+    }
+}
+
+/// `kept` is sorted.
+fn close_all_but(kept: &[RawFd]) {
+    let mut from: libc::c_uint = 0;
+    for &fd in kept {
+        let fd = fd as libc::c_uint;
+        if fd > from {
+            close_range(from, fd - 1);
+        }
+        from = from.max(fd + 1);
+    }
+    close_range(from, libc::c_uint::MAX);
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) {
+    // SAFETY: takes no pointers. The descriptors' owners are on stack frames that this child never returns to.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+}
+
+/// Moves this process (it has one thread) to new namespaces.
+///
+/// # Errors
+/// The kernel's; `Unsupported` where this process has several threads.
+pub fn unshare(namespaces: Namespaces) -> io::Result<()> {
+    if !process::is_single_threaded()? {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "one thread of several must not leave a namespace"));
+    }
+    // SAFETY: takes a number; namespaces do not take descriptors or memory from anybody.
+    let left = unsafe { libc::unshare(namespaces.0 as libc::c_int) };
+    if left < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_refused() {
+        std::thread::spawn(|| {
+            assert_eq!(clone(Namespaces::NONE, &[], || 0).unwrap_err().kind(), io::ErrorKind::Unsupported);
+            assert_eq!(unshare(Namespaces::MOUNT).unwrap_err().kind(), io::ErrorKind::Unsupported);
+        })
+        .join()
+        .unwrap();
+    }
+}
