@@ -1,0 +1,229 @@
+//! The container's file systems: made while the host's are in sight, put in place when they are not any more.
+//!
+//! Everything is first made detached. Then the process moves into its root and lets go of the host's tree, and only
+//! then are paths walked: a symbolic link that an image has planted at `/dev` or `/proc` leads nowhere but into the
+//! image itself, and even that is refused.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use sampan_model::IdRange;
+use sampan_sys::mount::{self, Attributes, Builder, MountError};
+
+use super::Step;
+use crate::supervisor::stage;
+use crate::wire::{CgroupMounts, Failure};
+
+const NO_SET_ID: Attributes = Attributes::MOUNT_ATTR_NOSUID;
+const PLAIN: Attributes = NO_SET_ID.union(Attributes::MOUNT_ATTR_NODEV).union(Attributes::MOUNT_ATTR_NOEXEC);
+const READ_ONLY: Attributes = PLAIN.union(Attributes::MOUNT_ATTR_RDONLY);
+
+/// Made, and mounted nowhere yet.
+pub(super) struct FileSystems {
+    proc: OwnedFd,
+    sys: OwnedFd,
+    dev: OwnedFd,
+    shm: OwnedFd,
+    queues: OwnedFd,
+    terminals: OwnedFd,
+    devices: Vec<(&'static CStr, OwnedFd)>,
+    cgroups: Cgroups,
+}
+
+enum Cgroups {
+    V2(OwnedFd),
+    V1 { directory: OwnedFd, hierarchies: Vec<(CString, OwnedFd)> },
+}
+
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Self {
+        Self::at(error.to_string(), error.source_error())
+    }
+}
+
+impl FileSystems {
+    /// Makes them, in the stage.
+    pub fn make(cgroups: &CgroupMounts, ids: IdRange) -> Result<Self, Failure> {
+        let proc = Builder::open("proc")?.mount(PLAIN)?;
+        open_network(proc.as_fd(), ids.length.saturating_sub(1))?;
+        let memory = |mode: &str, size: &str| Builder::open("tmpfs")?.set("mode", mode)?.set("size", size);
+        let mut devices = Vec::with_capacity(stage::DEVICES.len());
+        for device in &stage::DEVICES {
+            let node = mount::clone_of(CWD, device.path).step("clone a device of the stage")?;
+            devices.push((device.target, node));
+        }
+        Ok(Self {
+            proc,
+            sys: Builder::open("sysfs")?.mount(READ_ONLY)?,
+            dev: memory("755", "64m")?.mount(NO_SET_ID)?,
+            shm: memory("1777", "64m")?.mount(PLAIN)?,
+            queues: Builder::open("mqueue")?.mount(PLAIN)?,
+            terminals: Builder::open("devpts")?
+                .set("ptmxmode", "0666")?
+                .set("mode", "0620")?
+                .set("gid", "5")?
+                .mount(NO_SET_ID | Attributes::MOUNT_ATTR_NOEXEC)?,
+            devices,
+            cgroups: Cgroups::make(cgroups)?,
+        })
+    }
+
+    /// Puts them in place. The process is in its root.
+    pub fn attach(&self) -> Result<(), Failure> {
+        attach(&self.proc, c"/proc")?;
+        attach(&self.sys, c"/sys")?;
+        attach(&self.dev, c"/dev")?;
+        for (system, path) in [(&self.terminals, c"/dev/pts"), (&self.shm, c"/dev/shm"), (&self.queues, c"/dev/mqueue")]
+        {
+            attach(system, path)?;
+        }
+        let file = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        for (path, node) in &self.devices {
+            rustix::fs::open(*path, file, Mode::from_raw_mode(0o666)).step("make a device's place")?;
+            mount::attach(node.as_fd(), path).step("attach a device")?;
+        }
+        for (target, link) in LINKS {
+            rustix::fs::symlink(target, link).step("make a link in /dev")?;
+        }
+        self.cgroups.attach()
+    }
+}
+
+const LINKS: [(&CStr, &CStr); 5] = [
+    (c"/proc/self/fd", c"/dev/fd"),
+    (c"/proc/self/fd/0", c"/dev/stdin"),
+    (c"/proc/self/fd/1", c"/dev/stdout"),
+    (c"/proc/self/fd/2", c"/dev/stderr"),
+    (c"pts/ptmx", c"/dev/ptmx"),
+];
+
+impl Cgroups {
+    fn make(mounts: &CgroupMounts) -> Result<Self, Failure> {
+        let unified = || Builder::open("cgroup2")?.mount(READ_ONLY);
+        let (hierarchies, with_unified) = match mounts {
+            CgroupMounts::V2 => return Ok(Self::V2(unified()?)),
+            CgroupMounts::V1 { hierarchies, unified } => (hierarchies, *unified),
+        };
+        let mut made = Vec::with_capacity(hierarchies.len() + 1);
+        for (name, options) in hierarchies {
+            let mut builder = Builder::open("cgroup")?;
+            for option in options.split(',') {
+                builder = match option.split_once('=') {
+                    Some((key, value)) => builder.set(key, value)?,
+                    None => builder.flag(option)?,
+                };
+            }
+            made.push((place(name)?, builder.mount(READ_ONLY)?));
+        }
+        if with_unified {
+            made.push((place("unified")?, unified()?));
+        }
+        let directory = Builder::open("tmpfs")?.set("mode", "755")?.set("size", "64k")?.mount(PLAIN)?;
+        Ok(Self::V1 { directory, hierarchies: made })
+    }
+
+    fn attach(&self) -> Result<(), Failure> {
+        match self {
+            Self::V2(all) => attach(all, c"/sys/fs/cgroup"),
+            Self::V1 { directory, hierarchies } => {
+                attach(directory, c"/sys/fs/cgroup")?;
+                for (path, hierarchy) in hierarchies {
+                    attach(hierarchy, path)?;
+                }
+                mount::restrict(directory.as_fd(), Attributes::MOUNT_ATTR_RDONLY).step("make /sys/fs/cgroup read-only")
+            }
+        }
+    }
+}
+
+fn place(hierarchy: &str) -> Result<CString, Failure> {
+    let plain = !hierarchy.is_empty() && !hierarchy.contains('/') && !hierarchy.starts_with('.');
+    CString::new(format!("/sys/fs/cgroup/{hierarchy}"))
+        .ok()
+        .filter(|_| plain)
+        .ok_or_else(|| Failure::because(format!("mount cgroup {hierarchy:?}"), "that is no name of a hierarchy"))
+}
+
+/// What Docker sets in a new network namespace: any user may open low ports and send pings. All of a server's ports
+/// are its own, so there is nothing to protect. While `/proc/sys` can be written.
+fn open_network(proc: BorrowedFd<'_>, last_id: u32) -> Result<(), Failure> {
+    // the ids of the range must be mapped
+    let groups = format!("0 {last_id}");
+    for (name, value) in [(c"ip_unprivileged_port_start", "0"), (c"ping_group_range", &*groups)] {
+        let path = [c"sys/net/ipv4/".to_bytes(), name.to_bytes()].concat();
+        let step = || format!("set {}", String::from_utf8_lossy(&path));
+        let file = rustix::fs::openat(proc, &path[..], OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).step(&step())?;
+        rustix::io::write(file, value.as_bytes()).step(&step())?;
+    }
+    Ok(())
+}
+
+/// Makes `root` the root, and lets go of the host's tree.
+pub(super) fn enter(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    mount::attach(root, stage::ROOT).step("attach the root file system")?;
+    rustix::process::chdir(stage::ROOT).step("enter the root file system")?;
+    // "pivot_root(".", ".")", pivot_root(2): the old root comes to lie over the new one, and is taken off
+    rustix::process::pivot_root(c".", c".").step("pivot to the root file system")?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH).step("let go of the host's mounts")?;
+    rustix::process::chdir(c"/").step("enter /")
+}
+
+/// Mounts on a directory, making it where it is missing.
+fn attach(system: &OwnedFd, path: &CStr) -> Result<(), Failure> {
+    let step = || format!("mount {}", path.to_string_lossy());
+    let open = || {
+        // a link would have us mount somewhere else than everybody believes (CVE-2019-19921)
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+    };
+    let target = match open() {
+        Err(Errno::NOENT) => {
+            rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).step(&step())?;
+            open()
+        }
+        other => other,
+    };
+    match target {
+        Ok(target) => mount::attach_to(system.as_fd(), target.as_fd()).step(&step()),
+        Err(Errno::LOOP) => {
+            Err(Failure::because(step(), "the image has a symbolic link there: it must be a directory"))
+        }
+        Err(errno) => Err(errno).step(&step()),
+    }
+}
+
+/// Hides what is masked and write-protects what is read-only. What is not there needs neither.
+pub(super) fn restrict(masked: &[String], read_only: &[String]) -> Result<(), Failure> {
+    for path in read_only {
+        let step = || format!("make {path} read-only");
+        let Some((text, _)) = find(path).step(&step())? else { continue };
+        // a mount of its own, over what it is a mount of
+        let tree = mount::clone_of_tree(CWD, &text).step(&step())?;
+        mount::restrict_tree(tree.as_fd(), Attributes::MOUNT_ATTR_RDONLY).step(&step())?;
+        mount::attach(tree.as_fd(), &text).step(&step())?;
+    }
+    for path in masked {
+        let step = || format!("hide {path}");
+        let Some((text, kind)) = find(path).step(&step())? else { continue };
+        let cover = if kind == FileType::Directory {
+            Builder::open("tmpfs")?.set("mode", "755")?.set("size", "4k")?.mount(READ_ONLY)?
+        } else {
+            mount::clone_of(CWD, c"/dev/null").step(&step())?
+        };
+        mount::attach(cover.as_fd(), &text).step(&step())?;
+    }
+    Ok(())
+}
+
+fn find(path: &str) -> io::Result<Option<(CString, FileType)>> {
+    let text = CString::new(path)?;
+    match rustix::fs::statat(CWD, &text, AtFlags::empty()) {
+        Ok(stat) => Ok(Some((text, FileType::from_raw_mode(stat.st_mode)))),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}

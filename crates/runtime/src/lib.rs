@@ -1,0 +1,26 @@
+//! Root file system + process spec → an isolated process. A library with thin hosts: the supervisor and the logger.
+//!
+//! ```text
+//! daemon:      link ──asks──▶ supervisor    rootfs ──detached mount──▶ (through link)
+//! supervisor:  the parent of everything; journal; clones a child for each container
+//! child:       seals itself and becomes the container's program
+//! logger:      reads every container's output into files
+//! ```
+//!
+//! Nothing here knows images, networks or records: a start is a [`wire::StartSpec`] and a mounted root. What a
+//! container may do by default is in [`defaults`] and [`seccomp`].
+
+#![forbid(unsafe_code)]
+
+mod child;
+pub mod defaults;
+mod journal;
+pub mod link;
+pub mod logger;
+pub mod logs;
+pub mod rootfs;
+pub mod seccomp;
+pub mod supervisor;
+pub mod wire;
+
+pub use sampan_sys::cgroup;

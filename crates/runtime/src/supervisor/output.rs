@@ -1,0 +1,152 @@
+//! The containers' output: what the logger is to be told, and told again when it is another one.
+//!
+//! The supervisor holds the pipes for as long as the logger has not said that all of their bytes are in a file, so
+//! nothing is lost with a logger that dies. A container that was started again while the last bytes of its earlier
+//! life are still being written has two pairs; the logger hears of them in their order.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use sampan_model::ContainerId;
+use serde::{Deserialize, Serialize};
+
+/// Both pipes of one container's output: standard output and standard error.
+#[derive(Debug)]
+pub(crate) struct Pipes([OwnedFd; 2]);
+
+impl Pipes {
+    /// New ones, and the ends that the container writes to, owned by `uid` and `gid` so that it may open them again
+    /// through `/dev/stdout`.
+    ///
+    /// All ends are open for reading and writing: a pipe that always has a reader never breaks, and one that always
+    /// has a writer never ends. The bytes wait for whoever comes.
+    pub fn make(uid: u32, gid: u32) -> io::Result<(Self, [OwnedFd; 2])> {
+        let (read_out, write_out) = pipe(uid, gid)?;
+        let (read_error, write_error) = pipe(uid, gid)?;
+        Ok((Self([read_out, read_error]), [write_out, write_error]))
+    }
+
+    /// The pipes of a running process that nobody else holds any more, where its output still are those of these inodes.
+    pub fn of_process(pid: u32, inodes: [u64; 2]) -> Option<Self> {
+        let open = |number: u32, inode: u64| {
+            let fd = reopen(&format!("/proc/{pid}/fd/{number}"), OFlags::NONBLOCK).ok()?;
+            (rustix::fs::fstat(&fd).ok()?.st_ino == inode).then_some(fd)
+        };
+        Some(Self([open(1, inodes[0])?, open(2, inodes[1])?]))
+    }
+
+    /// What tells them from all other pipes.
+    pub fn inodes(&self) -> io::Result<[u64; 2]> {
+        Ok([rustix::fs::fstat(&self.0[0])?.st_ino, rustix::fs::fstat(&self.0[1])?.st_ino])
+    }
+
+    /// For the logger.
+    pub fn ends(&self) -> [BorrowedFd<'_>; 2] {
+        [self.0[0].as_fd(), self.0[1].as_fd()]
+    }
+}
+
+fn pipe(uid: u32, gid: u32) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (end, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::fs::fchown(&end, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&end));
+    // two opens, as "do not block" belongs to an open file and only the logger's must not
+    Ok((reopen(&path, OFlags::NONBLOCK)?, reopen(&path, OFlags::empty())?))
+}
+
+fn reopen(path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | flags, Mode::empty())?)
+}
+
+/// To the logger.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ToLogger<'id> {
+    /// A container's output is to be read: beside it the two pipes.
+    Open { id: &'id ContainerId },
+    /// Nobody writes any more: all that is in the pipes, and then no more.
+    End { id: &'id ContainerId },
+}
+
+/// From the logger.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FromLogger {
+    /// All of it is in the file.
+    Logged { id: ContainerId },
+}
+
+/// The frame that has a container's output read.
+pub(crate) fn open_frame(id: &ContainerId) -> Vec<u8> {
+    to_json(&ToLogger::Open { id })
+}
+
+/// The frame that ends it.
+pub(crate) fn end_frame(id: &ContainerId) -> Vec<u8> {
+    to_json(&ToLogger::End { id })
+}
+
+/// A message as JSON.
+pub(crate) fn to_json(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("texts and numbers are always JSON")
+}
+
+/// Pipes that nobody writes to any more, and that the logger is emptying.
+#[derive(Debug, Default)]
+pub(crate) struct Draining(VecDeque<(ContainerId, Pipes)>);
+
+impl Draining {
+    /// The container ended.
+    pub fn add(&mut self, id: ContainerId, pipes: Pipes) {
+        self.0.push_back((id, pipes));
+    }
+
+    /// The logger has all of the oldest ones of this container.
+    pub fn done(&mut self, id: &ContainerId) {
+        if let Some(at) = self.0.iter().position(|(of, _)| of == id) {
+            self.0.remove(at);
+        }
+    }
+
+    /// Whether all that was ever written is in files.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &(ContainerId, Pipes)> {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipes_neither_break_nor_end() {
+        let (pipes, [out, error]) = Pipes::make(0, 0).unwrap();
+        assert_eq!(
+            Pipes::of_process(std::process::id(), pipes.inodes().unwrap()).map(drop),
+            None,
+            "1 and 2 are others"
+        );
+        rustix::io::write(&out, b"one").unwrap();
+        drop((out, error));
+        let mut buffer = [0; 8];
+        assert_eq!(rustix::io::read(pipes.ends()[0], &mut buffer), Ok(3));
+        assert_eq!(rustix::io::read(pipes.ends()[0], &mut buffer), Err(rustix::io::Errno::AGAIN));
+    }
+
+    #[test]
+    fn the_logger_is_told_in_json() {
+        let id = ContainerId::from_bytes([0xab; 32]);
+        let text = |frame: Vec<u8>| String::from_utf8(frame).unwrap();
+        assert_eq!(text(open_frame(&id)), format!(r#"{{"open":{{"id":"{id}"}}}}"#));
+        assert_eq!(text(end_frame(&id)), format!(r#"{{"end":{{"id":"{id}"}}}}"#));
+        let FromLogger::Logged { id: of } = serde_json::from_str(&format!(r#"{{"logged":{{"id":"{id}"}}}}"#)).unwrap();
+        assert_eq!(of, id);
+    }
+}

@@ -1,0 +1,198 @@
+//! Containers: made, adopted from a supervisor that was killed, started, reaped, forgotten.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::process::WaitOptions;
+use sampan_model::ContainerId;
+use sampan_sys::pidfd;
+
+use super::daemon::Answer;
+use super::roles::tell_role;
+use super::{CHILD, ORPHAN, Server};
+use crate::journal::{Entry, Known};
+use crate::supervisor::container::{Container, Made, started_ticks};
+use crate::supervisor::note;
+use crate::supervisor::output::{self, Pipes};
+use crate::wire::{Ended, Event, Failure, Phase, Reply, StartSpec};
+
+/// How long an orphan that has ended may wait for its new parent to reap it before its exit code is given up.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Server {
+    pub(super) fn container(&mut self, id: &ContainerId) -> Result<&mut Container, Failure> {
+        let container = self.containers.get_mut(id).filter(|container| !container.forgotten);
+        container.ok_or_else(|| Failure::because(format!("find container {}", id.short()), "there is none of this id"))
+    }
+
+    pub(super) fn create(&mut self, spec: &StartSpec) -> Result<Answer, Failure> {
+        let id = &spec.id;
+        // its end may have happened and not been noted yet
+        self.reap();
+        if let Some(there) = self.containers.get(id)
+            && !matches!(there.phase, Phase::Exited(_))
+        {
+            let what = format!("create container {}", id.short());
+            return Err(Failure::because(what, "its process of before has not ended"));
+        }
+        let at = |error: io::Error| Failure::at("hold the child", &error);
+        let Made { mut container, user_namespace, network_namespace, started_ticks } =
+            Container::make(spec, self.held.null.as_fd())?;
+        let pid = container.pid;
+        let hold = || -> io::Result<_> {
+            if let Some(socket) = container.socket() {
+                epoll::add(&self.events, socket, EventData::new_u64(CHILD + u64::from(pid)), EventFlags::IN)?;
+            }
+            let inodes = container.pipes.as_ref().map_or(Ok([0, 0]), Pipes::inodes)?;
+            Ok((container.pidfd()?.try_clone_to_owned()?, inodes))
+        };
+        let (pidfd, pipes) = hold().map_err(|error| {
+            container.kill();
+            at(error)
+        })?;
+        container.phase = Phase::Waiting;
+        self.by_pid.insert(pid, id.clone());
+        self.write(Entry::Created { id: id.clone(), pid, started: started_ticks, pipes });
+        if let Some(pipes) = &container.pipes {
+            tell_role(&mut self.logger, &self.events, output::open_frame(id), &pipes.ends());
+        }
+        self.containers.insert(id.clone(), container);
+        Ok(Answer::Now(Reply::Created { pid }, vec![pidfd, user_namespace, network_namespace]))
+    }
+
+    /// Of a supervisor that was killed.
+    pub(super) fn adopt(&mut self, id: ContainerId, known: Known) {
+        let Known { pid, started_ticks: ticks, pipes, started, ended } = known;
+        // the pidfd first: it then is of the process whose start time is read, or of one that has ended
+        let alive = pidfd::open(pid).ok().filter(|_| ended.is_none() && started_ticks(pid).is_ok_and(|of| of == ticks));
+        let pidfd = alive.filter(|pidfd| {
+            let token = EventData::new_u64(ORPHAN + u64::from(pid));
+            epoll::add(&self.events, pidfd, token, EventFlags::IN).is_ok()
+        });
+        let (phase, pipes) = if pidfd.is_some() {
+            self.by_pid.insert(pid, id.clone());
+            // one that waited for its start has lost whom it waited for, and is ending
+            (started.map_or(Phase::Waiting, |at| Phase::Running { at }), Pipes::of_process(pid, pipes))
+        } else {
+            let ended = ended.unwrap_or_else(|| {
+                let lost = Ended { exit_code: None, at: Timestamp::now() };
+                self.write(Entry::Exited { id: id.clone(), ended: lost.clone() });
+                lost
+            });
+            (Phase::Exited(ended), None)
+        };
+        let container = Container { pid, pidfd, phase, pipes, starting: None, failure: None, forgotten: false };
+        self.containers.insert(id, container);
+    }
+
+    pub(super) fn hear_child(&mut self, id: &ContainerId) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let Some((asked, result)) = container.hear() else { return };
+        let reply = match result {
+            Ok(()) => {
+                let at = Timestamp::now();
+                container.phase = Phase::Running { at };
+                self.write(Entry::Started { id: id.clone(), at });
+                Reply::Started { at }
+            }
+            Err(failure) => {
+                if asked.is_none() {
+                    container.failure = Some(failure.clone());
+                }
+                Reply::Failed(failure)
+            }
+        };
+        if let Some(asked) = asked {
+            self.reply(asked, reply, &[]);
+        }
+    }
+
+    pub(super) fn reap(&mut self) {
+        // what the signals were does not matter: children that have ended are found by asking
+        while let Ok(Some(_)) = self.signals.next() {}
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let pid = pid.as_raw_nonzero().get().cast_unsigned();
+            if self.logger.pid() == Some(pid) {
+                self.logger.ended();
+            } else if self.edge.pid() == Some(pid) {
+                self.edge.ended();
+                self.edge_status = None;
+            } else if let Some(id) = self.by_pid.remove(&pid) {
+                // its socket may still say whether it was started, which comes before its end
+                self.hear_child(&id);
+                self.exited(id, Some(pidfd::code_of_status(status.as_raw())));
+            }
+            if self.stopping.is_some() {
+                self.logger.retire();
+                self.edge.retire();
+            }
+        }
+    }
+
+    pub(super) fn orphan_ended(&mut self, pid: u32, flags: EventFlags) {
+        let container = self.by_pid.get(&pid).and_then(|id| self.containers.get(id));
+        let Some(Ok(pidfd)) = container.map(Container::pidfd) else { return };
+        // the code is known once its parent (not this process) has reaped it, which the kernel tells by HUP
+        let code = pidfd::exit_code(pidfd);
+        if code.is_none() && !flags.contains(EventFlags::HUP) {
+            let token = EventData::new_u64(ORPHAN + u64::from(pid));
+            let _ = epoll::modify(&self.events, pidfd, token, EventFlags::empty());
+            self.ended_orphans.entry(pid).or_insert_with(|| Instant::now() + ORPHAN_PATIENCE);
+            return;
+        }
+        self.ended_orphans.remove(&pid);
+        if let Some(id) = self.by_pid.remove(&pid) {
+            self.exited(id, code);
+        }
+    }
+
+    pub(super) fn give_up_on_orphans(&mut self) {
+        let now = Instant::now();
+        let late: Vec<u32> = self.ended_orphans.iter().filter(|(_, due)| **due <= now).map(|(pid, _)| *pid).collect();
+        for pid in late {
+            self.orphan_ended(pid, EventFlags::HUP);
+        }
+    }
+
+    /// All of its processes have ended with the first one: nobody writes to its pipes any more.
+    fn exited(&mut self, id: ContainerId, exit_code: Option<u8>) {
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let ended = Ended { exit_code, at: Timestamp::now() };
+        container.phase = Phase::Exited(ended.clone());
+        // and with it, it leaves the events it may be watched in
+        container.pidfd = None;
+        let (pipes, forgotten) = (container.pipes.take(), container.forgotten);
+        if let Some(pipes) = pipes {
+            self.draining.add(id.clone(), pipes);
+            tell_role(&mut self.logger, &self.events, output::end_frame(&id), &[]);
+        }
+        if forgotten {
+            self.containers.remove(&id);
+            return;
+        }
+        self.write(Entry::Exited { id: id.clone(), ended: ended.clone() });
+        self.tell(&Event::Exited { id, ended });
+    }
+
+    pub(super) fn forget(&mut self, id: &ContainerId) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        if matches!(container.phase, Phase::Exited(_)) {
+            self.containers.remove(id);
+        } else {
+            container.kill();
+            container.forgotten = true;
+        }
+        self.write(Entry::Forgotten { id: id.clone() });
+    }
+
+    fn write(&mut self, entry: Entry) {
+        // what happened has happened: it is told all the same
+        if let Err(error) = self.journal.append(entry) {
+            let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            note(format_args!("{error}: {why}"));
+        }
+    }
+}

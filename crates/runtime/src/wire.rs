@@ -1,0 +1,271 @@
+//! What daemon and supervisor say to each other: one JSON value a frame ([`sampan_sys::frame`]) on a SEQPACKET socket,
+//! descriptors beside it. Version 1.
+//!
+//! The daemon asks ([`Request`], each with a number of its choosing), the supervisor answers each once with
+//! [`Reply`] under the same number, and tells [`Event`]s at any time between. A container's start is two requests, so
+//! that the daemon can wire the network namespace and mount the root file system, which wait on locks and disks,
+//! while the supervisor, which waits on neither, goes on:
+//!
+//! ```text
+//! daemon                                   supervisor                    child
+//!   Create ───────────────────────────────▶ clone3, id maps ───────────▶ namespaces, cgroups, kernel file systems
+//!   ◀────────── Created (pidfd, userns, netns)                             │ waits
+//!   overlay mount, veth, address, 127.0.0.11                               │
+//!   Go (root file system) ────────────────▶ passes it on ──────────────▶ pivot, masks, capabilities, seccomp, exec
+//!   ◀────────── Started | Failed (step, errno)  ◀──────────────────────── end of file | step and errno
+//!   ◀────────── Exited …                    ◀── SIGCHLD ────────────────── exit
+//!   Forget ───────────────────────────────▶ drops it from the journal
+//! ```
+
+use jiff::Timestamp;
+use sampan_model::{ContainerId, IdRange};
+use serde::{Deserialize, Serialize};
+
+/// The version of these messages. A supervisor of another version is replaced when no container is left.
+pub const VERSION: u32 = 1;
+
+/// A numbered request.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Call {
+    /// Chosen by the daemon; comes back with the reply.
+    pub number: u64,
+    /// The request.
+    pub request: Request,
+}
+
+/// What the daemon asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Request {
+    /// First of all. Answered [`Reply::Welcome`].
+    Hello {
+        /// The daemon's [`VERSION`].
+        version: u32,
+    },
+    /// Make a sealed child that waits. Answered [`Reply::Created`] with three descriptors: its pidfd, its user
+    /// namespace, its network namespace.
+    Create(Box<StartSpec>),
+    /// Let the child go on. Descriptor 0: the root file system, a detached mount. Answered [`Reply::Started`] when
+    /// the program has been executed, or [`Reply::Failed`].
+    Go {
+        /// The container.
+        id: ContainerId,
+    },
+    /// Send a signal to the container's first process. Answered [`Reply::Done`].
+    Signal {
+        /// The container.
+        id: ContainerId,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The end is recorded: drop the container. Answered [`Reply::Done`], also where it is not known.
+    Forget {
+        /// The container.
+        id: ContainerId,
+    },
+    /// Hold these sockets for the edge, each descriptor under its key, and hand them on. Answered [`Reply::Done`].
+    HoldSockets {
+        /// The keys, one a descriptor, in their order.
+        keys: Vec<String>,
+    },
+    /// The edge's table. Descriptor 0: a memfd with the table's JSON. Sockets whose keys are not in `keep` are closed
+    /// here and in the edge. Answered [`Reply::Done`] when it is held (not when the edge has read it; that is in
+    /// its status).
+    SetTable {
+        /// The table's revision.
+        revision: u64,
+        /// Keys of the sockets to go on holding.
+        keep: Vec<String>,
+    },
+    /// End the logger, the edge and the supervisor itself. Refused with [`Reply::Failed`] while a container runs; else
+    /// answered [`Reply::Done`] once all output is in files, both roles have ended and the socket is gone.
+    Shutdown,
+}
+
+/// A numbered answer, or an event.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Told {
+    /// The answer to a request.
+    Reply {
+        /// The request's number.
+        number: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Something happened.
+    Event {
+        /// What.
+        event: Event,
+    },
+}
+
+/// What the supervisor answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Hello`].
+    Welcome(Welcome),
+    /// To [`Request::Create`].
+    Created {
+        /// The child, in the daemon's pid namespace.
+        pid: u32,
+    },
+    /// To [`Request::Go`].
+    Started {
+        /// When.
+        at: Timestamp,
+    },
+    /// To the others.
+    Done,
+    /// To any: it could not be done.
+    Failed(Failure),
+}
+
+/// Why a request could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}: {message}")]
+pub struct Failure {
+    /// What was tried: "clone", "mount proc", "execute /bin/app"…
+    pub step: String,
+    /// The kernel's error number, 0 where there is none.
+    pub errno: i32,
+    /// The error in words.
+    pub message: String,
+}
+
+/// The supervisor as a daemon finds it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The supervisor's [`VERSION`].
+    pub version: u32,
+    /// The supervisor's pid.
+    pub pid: u32,
+    /// The logger's pid, while it runs.
+    pub logger: Option<u32>,
+    /// The edge's pid, while it runs.
+    pub edge: Option<u32>,
+    /// Every container that was created and not yet forgotten.
+    pub containers: Vec<Held>,
+    /// Keys of the sockets held for the edge.
+    pub sockets: Vec<String>,
+    /// The revision of the edge's table, 0 where there is none.
+    pub table: u64,
+}
+
+/// A container as the supervisor knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The container.
+    pub id: ContainerId,
+    /// Its first process.
+    pub pid: u32,
+    /// Where it is.
+    pub phase: Phase,
+}
+
+/// Where a container is, for its supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The child waits for [`Request::Go`].
+    Waiting,
+    /// It runs.
+    Running {
+        /// Since when.
+        at: Timestamp,
+    },
+    /// It has ended.
+    Exited(Ended),
+}
+
+/// How and when a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// 0–255, 128 + N for signal N. `None`: unknown (a supervisor before this one was killed).
+    pub exit_code: Option<u8>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What the supervisor tells.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A container's first process ended; it is in the journal.
+    Exited {
+        /// The container.
+        id: ContainerId,
+        /// How.
+        ended: Ended,
+    },
+    /// All of a container's output is in its log file.
+    Logged {
+        /// The container.
+        id: ContainerId,
+    },
+    /// The edge's status, JSON of [`sampan_model::EdgeStatus`]; the latest only.
+    Edge {
+        /// The JSON text.
+        status: String,
+    },
+    /// The logger or the edge was started (again).
+    RoleStarted {
+        /// `logger` or `edge`.
+        role: String,
+        /// Its pid.
+        pid: u32,
+    },
+}
+
+/// Everything that the sealed child is told at its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartSpec {
+    /// The container.
+    pub id: ContainerId,
+    /// Host name of the uts namespace.
+    pub host_name: String,
+    /// The command line; `args[0]` is searched in the environment's `PATH` where it has no slash.
+    pub args: Vec<String>,
+    /// The environment, `NAME=value`, complete.
+    pub env: Vec<String>,
+    /// Working directory; made where it is missing.
+    pub cwd: String,
+    /// User id inside.
+    pub uid: u32,
+    /// Group id inside.
+    pub gid: u32,
+    /// Further groups inside.
+    pub groups: Vec<u32>,
+    /// What the ids inside are on the host.
+    pub ids: IdRange,
+    /// Files to write `0` into to join the container's cgroups (`tasks` on v1, `cgroup.procs` on v2), absolute paths.
+    pub cgroup_files: Vec<String>,
+    /// What to mount below the container's `/sys/fs/cgroup`.
+    pub cgroup_mounts: CgroupMounts,
+    /// The capabilities, bit N for capability N, of the bounding, permitted and effective sets (the latter two for
+    /// uid 0 only, as Docker has it).
+    pub capabilities: u64,
+    /// The seccomp filter: `struct sock_filter`s as the kernel takes them, hex.
+    pub seccomp: String,
+    /// Files and directories to hide.
+    pub masked_paths: Vec<String>,
+    /// Directories to make read-only.
+    pub readonly_paths: Vec<String>,
+}
+
+/// The cgroup file systems a container sees, read-only, through its own cgroup namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CgroupMounts {
+    /// The unified hierarchy.
+    V2,
+    /// A directory a hierarchy: `(directory, mount options)`, such as `("memory", "memory")`; plus the unified one
+    /// as `unified` where it is mounted beside.
+    V1 {
+        /// The hierarchies.
+        hierarchies: Vec<(String, String)>,
+        /// Whether cgroup2 is mounted beside them.
+        unified: bool,
+    },
+}

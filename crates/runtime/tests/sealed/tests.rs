@@ -1,0 +1,51 @@
+//! The tests, in the order they run.
+
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crate::harness::{Layer, Machine};
+
+mod lifecycle;
+mod sealed;
+
+type Test = (&'static str, fn(&Layer));
+
+/// Runs those whose names contain `filter`. With one thread: the tests count processes and mounts of the machine's.
+pub fn run(filter: Option<&str>) -> ExitCode {
+    if matches!(filter, Some("--list")) {
+        return ExitCode::SUCCESS;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: the sealed start needs root");
+        return ExitCode::SUCCESS;
+    }
+    // orphans of a supervisor that a test kills come here, and are reaped here as init would
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("subreaper");
+    let layer = Layer::make();
+    let filter = filter.filter(|filter| !filter.starts_with('-')).unwrap_or("");
+    let mut failed = 0;
+    for (name, test) in sealed::TESTS.iter().chain(lifecycle::TESTS).filter(|(name, _)| name.contains(filter)) {
+        let since = Instant::now();
+        let passed = std::panic::catch_unwind(AssertUnwindSafe(|| test(&layer))).is_ok();
+        println!("test {name} ... {} ({:?})", if passed { "ok" } else { "FAILED" }, since.elapsed());
+        failed += u32::from(!passed);
+    }
+    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Runs `words` and compares each line that they print.
+fn check(machine: &Machine<'_>, cases: &[(&str, &str)]) {
+    let words: Vec<&str> = cases.iter().map(|(word, _)| *word).collect();
+    let spec = machine.spec(&words);
+    check_spec(machine, &spec, cases);
+}
+
+fn check_spec(machine: &Machine<'_>, spec: &sampan_runtime::wire::StartSpec, cases: &[(&str, &str)]) {
+    let (code, lines) = machine.run(spec);
+    let expected: Vec<String> = cases
+        .iter()
+        .map(|(word, found)| format!("{}: {found}", word.split_once('=').map_or(*word, |(what, _)| what)))
+        .collect();
+    assert_eq!((code, lines), (Some(0), expected), "{:?}", spec.args);
+}
