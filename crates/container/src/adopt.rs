@@ -1,0 +1,190 @@
+//! Taking over what is there: how every daemon begins, whether the one before it stopped, was killed or never was.
+//!
+//! | record | supervisor holds it as | what becomes of it |
+//! |---|---|---|
+//! | running | running | goes on |
+//! | running | exited | ended, as the supervisor says |
+//! | running | – | ended, exit code unknown; started again where the machine was rebooted or the daemon stopped |
+//! | created | running (go was said, the daemon died) | goes on, as running |
+//! | created | waiting, exited, – | ended: whoever asked for it asks again |
+//! | exited | anything | the supervisor forgets it |
+//! | removing | anything | removed |
+//! | – | anything | killed and forgotten |
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sampan_model::{ContainerId, ContainerState, ContainerStatus};
+use sampan_runtime::wire::{Ended, Held, Phase, Request, Welcome};
+
+use crate::containers::{Container, Inner};
+use crate::edge::dns_keys;
+use crate::record::CONTAINERS;
+use crate::{ContainerError, ContainerRecord, Containers};
+
+impl Containers {
+    /// Takes over the containers that the records and the supervisor tell of, removes what belongs to none, and
+    /// starts again what is to be.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub async fn adopt(&self, welcome: &Welcome) -> Result<(), ContainerError> {
+        let welcome = welcome.clone();
+        let to_resume = self.blocking("taking over containers", move |inner| inner.adopt(&welcome)).await?;
+        for id in to_resume {
+            if let Err(error) = self.start(&id).await {
+                tracing::warn!(%id, %error, "a container that ran before could not be started again");
+            }
+        }
+        for record in self.list() {
+            if record.spec.remove_at_exit && record.state.status == ContainerStatus::Exited {
+                let _ = self.remove(&record.id, true).await;
+            } else if record.state.status == ContainerStatus::Removing {
+                let removed = self.stop(&record.id, Duration::ZERO).await;
+                if let Err(error) = removed.and(self.remove(&record.id, true).await) {
+                    tracing::warn!(id = %record.id, %error, "a container's removal could not be finished");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn adopt(&self, welcome: &Welcome) -> Result<Vec<ContainerId>, ContainerError> {
+        let mut held: HashMap<&ContainerId, &Held> = welcome.containers.iter().map(|held| (&held.id, held)).collect();
+        let mut to_resume = Vec::new();
+        for (_, record) in self.foundation.records.list::<ContainerRecord>(CONTAINERS)? {
+            let container = self.know(record.value);
+            if self.adopt_one(&container, held.remove(&container.id), &welcome.sockets) {
+                to_resume.push(container.id.clone());
+            }
+        }
+        for stranger in held.values() {
+            self.end_process(stranger);
+        }
+        self.remove_leftovers();
+        Ok(to_resume)
+    }
+
+    /// Whether it is to be started again.
+    fn adopt_one(&self, container: &Arc<Container>, held: Option<&Held>, sockets: &[String]) -> bool {
+        let record = container.record();
+        match (record.state.status, held.map(|held| (&held.phase, held.pid))) {
+            (ContainerStatus::Running | ContainerStatus::Created, Some((Phase::Running { at }, pid))) => {
+                container.logged.send_replace(false);
+                container.change(self, |record| {
+                    record.state = ContainerState {
+                        status: ContainerStatus::Running,
+                        started_at: Some(*at),
+                        pid: Some(pid),
+                        ..ContainerState::created()
+                    };
+                });
+                self.adopt_name_service(container, pid, sockets);
+                false
+            }
+            (ContainerStatus::Running, Some((Phase::Exited(ended), _))) => {
+                self.ended(container, ended);
+                false
+            }
+            (ContainerStatus::Running, _) => {
+                let rebooted = record.boot_id != self.foundation.machine.boot_id;
+                if let Some(held) = held {
+                    self.end_process(held);
+                }
+                self.ended(container, &Ended { exit_code: None, at: Timestamp::now() });
+                record.spec.service.is_none() && rebooted
+            }
+            (ContainerStatus::Created, _) => {
+                if let Some(held) = held {
+                    self.end_process(held);
+                }
+                self.take_server_down(container);
+                container.change(self, |record| {
+                    record.state.status = ContainerStatus::Exited;
+                    record.state.error = Some("the daemon was stopped while it was being started".to_owned());
+                    record.state.finished_at = Some(Timestamp::now());
+                });
+                false
+            }
+            (ContainerStatus::Exited | ContainerStatus::Removing, held_now) => {
+                if held_now.is_some() {
+                    self.take_server_down(container);
+                    self.forget(container);
+                }
+                record.resume && record.spec.service.is_none()
+            }
+        }
+    }
+
+    /// The name service of a running server goes on; where its sockets went with a supervisor, new ones are made.
+    fn adopt_name_service(&self, container: &Container, pid: u32, sockets: &[String]) {
+        use std::os::fd::AsFd as _;
+        if dns_keys(&container.id).iter().all(|key| sockets.contains(key)) {
+            self.foundation.edge.add_server(&container.id, None);
+            return;
+        }
+        let made = std::fs::File::open(format!("/proc/{pid}/ns/net"))
+            .map_err(|source| ContainerError::Io { what: format!("open the network of process {pid}"), source })
+            .and_then(|netns| {
+                let index = container.record().server_index;
+                Ok(self.foundation.network.name_service(index, netns.as_fd())?)
+            });
+        match made {
+            Ok(sockets) => self.foundation.edge.add_server(&container.id, Some(sockets)),
+            Err(error) => tracing::warn!(id = %container.id, %error, "a server is without name service"),
+        }
+    }
+
+    fn end_process(&self, held: &Held) {
+        if !matches!(held.phase, Phase::Exited(_)) {
+            let kill = Request::Signal { id: held.id.clone(), signal: 9 };
+            if let Err(error) = self.foundation.supervisor.call(kill, &[]) {
+                tracing::warn!(id = %held.id, %error, "a process without a record could not be ended");
+            }
+        }
+        if let Err(error) = self.foundation.supervisor.call(Request::Forget { id: held.id.clone() }, &[]) {
+            tracing::warn!(id = %held.id, %error, "the supervisor could not be told to forget a container");
+        }
+    }
+
+    /// Removes wires, cgroups and directories of servers that no running container has; goes on past failures.
+    fn remove_leftovers(&self) {
+        let records: Vec<ContainerRecord> = self.all().iter().map(|container| container.record()).collect();
+        let running = |record: &&ContainerRecord| record.state.status == ContainerStatus::Running;
+        match self.foundation.network.attached() {
+            Ok(indices) => {
+                for index in indices {
+                    if !records.iter().filter(running).any(|record| record.server_index == index)
+                        && let Err(error) = self.foundation.network.detach(index)
+                    {
+                        tracing::warn!(index, %error, "a wire that belongs to no server could not be removed");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the servers' wires cannot be listed"),
+        }
+        match self.foundation.cgroups.servers() {
+            Ok(names) => {
+                for name in names {
+                    if !records.iter().filter(running).any(|record| record.id.short() == name) {
+                        self.remove_cgroup(&name);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the servers' cgroups cannot be listed"),
+        }
+        let Ok(entries) = std::fs::read_dir(&self.foundation.containers_dir) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if !records.iter().any(|record| record.id.as_str() == name)
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "a directory that belongs to no container stays");
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The edge's table: kept here, changed a part at a time, published whole.
+//!
+//! A thread of its own publishes, so that nobody who changes a part waits, and many changes become one table. Until
+//! [`EdgeTables::open`] nothing is published: a new daemon first takes over what runs, while the edge goes on with the
+//! table that the daemon before it left.
+
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use sampan_model::{ContainerId, DnsSocket, EdgeStatus, EdgeTable, RoutedService};
+use sampan_runtime::wire::Request;
+use tokio::sync::watch;
+
+use crate::Supervisor;
+
+/// Descriptors that fit one message.
+const SOCKETS_A_MESSAGE: usize = 200;
+
+/// The edge's table. Cheap to clone.
+#[derive(Clone)]
+pub struct EdgeTables {
+    shared: Arc<Shared>,
+    status: watch::Sender<EdgeStatus>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    table: EdgeTable,
+    sockets: Vec<(String, OwnedFd)>,
+    published: u64,
+    open: bool,
+}
+
+impl EdgeTables {
+    /// A table after the one of `revision`, published through `supervisor`, not yet open.
+    pub fn new(supervisor: Arc<Supervisor>, revision: u64) -> Self {
+        let table = EdgeTable { revision: revision + 1, ..EdgeTable::default() };
+        let state = State { table, sockets: Vec::new(), published: revision, open: false };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let publisher = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("edge-tables".to_owned())
+            .spawn(move || publish(&publisher, &supervisor))
+            .expect("a daemon that has just started can start a thread");
+        Self { shared, status: watch::Sender::new(EdgeStatus::default()) }
+    }
+
+    /// Begins to publish.
+    pub fn open(&self) {
+        self.shared.lock().open = true;
+        self.shared.changed.notify_one();
+    }
+
+    /// Sets where HTTP is served and whom the name service asks; the sockets of keys that are held already are not
+    /// given again.
+    pub fn set_listeners(
+        &self,
+        http: Vec<String>,
+        sockets: Vec<(String, OwnedFd)>,
+        resolvers: Vec<std::net::SocketAddr>,
+    ) {
+        self.change(|state| {
+            state.table.http = http;
+            state.table.resolvers = resolvers;
+            state.sockets.extend(sockets);
+        });
+    }
+
+    /// Sets the ready replicas of all services; the revision of the table that says so comes back.
+    pub fn set_services(&self, services: Vec<RoutedService>) -> u64 {
+        self.change(|state| state.table.services = services)
+    }
+
+    /// Adds a server's name service sockets; none where the supervisor holds them already.
+    pub fn add_server(&self, id: &ContainerId, sockets: Option<(OwnedFd, OwnedFd)>) {
+        let [udp, tcp] = dns_keys(id);
+        self.change(|state| {
+            state.table.dns.push(DnsSocket { key: udp.clone(), tcp: false });
+            state.table.dns.push(DnsSocket { key: tcp.clone(), tcp: true });
+            if let Some((udp_socket, tcp_socket)) = sockets {
+                state.sockets.push((udp, udp_socket));
+                state.sockets.push((tcp, tcp_socket));
+            }
+        });
+    }
+
+    /// Takes a server's name service sockets away.
+    pub fn remove_server(&self, id: &ContainerId) {
+        let keys = dns_keys(id);
+        self.change(|state| {
+            state.table.dns.retain(|socket| !keys.contains(&socket.key));
+            state.sockets.retain(|(key, _)| !keys.contains(key));
+        });
+    }
+
+    /// What the edge last said of itself.
+    pub fn status(&self) -> watch::Receiver<EdgeStatus> {
+        self.status.subscribe()
+    }
+
+    /// The edge said something of itself.
+    pub(crate) fn told(&self, status: &str) {
+        match serde_json::from_str(status) {
+            Ok(status) => {
+                self.status.send_replace(status);
+            }
+            Err(error) => tracing::warn!(%error, "the edge's status cannot be read"),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) -> u64 {
+        let mut state = self.shared.lock();
+        change(&mut state);
+        state.table.revision += 1;
+        self.shared.changed.notify_one();
+        state.table.revision
+    }
+}
+
+/// The keys of a server's name service sockets, UDP and TCP.
+pub(crate) fn dns_keys(id: &ContainerId) -> [String; 2] {
+    ["udp", "tcp"].map(|protocol| format!("dns/{}/{protocol}", id.short()))
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Publishes every change until the supervisor is gone; the daemon then starts anew.
+fn publish(shared: &Shared, supervisor: &Supervisor) {
+    loop {
+        let mut state = shared.lock();
+        while !state.open || state.published == state.table.revision {
+            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let sockets = std::mem::take(&mut state.sockets);
+        let table = state.table.clone();
+        state.published = table.revision;
+        drop(state);
+        if let Err(error) = send(supervisor, &sockets, &table) {
+            tracing::error!(%error, "the edge's table cannot be published");
+            return;
+        }
+        crate::failpoint::reach("routes_set");
+    }
+}
+
+fn send(
+    supervisor: &Supervisor,
+    sockets: &[(String, OwnedFd)],
+    table: &EdgeTable,
+) -> Result<(), crate::ContainerError> {
+    for sockets in sockets.chunks(SOCKETS_A_MESSAGE) {
+        let keys = sockets.iter().map(|(key, _)| key.clone()).collect();
+        let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, fd)| fd.as_fd()).collect();
+        supervisor.call(Request::HoldSockets { keys }, &fds)?;
+    }
+    let keep = table.http.iter().chain(table.dns.iter().map(|socket| &socket.key)).cloned().collect();
+    let text = serde_json::to_vec(table).expect("a table has only text keys");
+    let memfd = in_memory(&text)
+        .map_err(|source| crate::ContainerError::Io { what: "make the edge's table".into(), source })?;
+    supervisor.call(Request::SetTable { revision: table.revision, keep }, &[memfd.as_fd()])?;
+    Ok(())
+}
+
+fn in_memory(bytes: &[u8]) -> std::io::Result<OwnedFd> {
+    let memfd = rustix::fs::memfd_create("edge-table", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(memfd);
+    file.write_all(bytes)?;
+    Ok(file.into())
+}

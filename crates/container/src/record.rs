@@ -1,0 +1,75 @@
+//! A container's record: what is kept of it, under `default/container/ID`.
+
+use std::net::Ipv4Addr;
+
+use jiff::Timestamp;
+use sampan_model::view::{ContainerView, ServerView};
+use sampan_model::{ContainerId, ContainerSpec, ContainerState, ContainerStatus};
+use serde::{Deserialize, Serialize};
+
+/// The key that all containers' records start with.
+pub const CONTAINERS: &str = "default/container/";
+
+/// What is kept of a container.
+///
+/// ```json
+/// {"id": "3f…", "spec": {"name": "hello.1", …}, "server_index": 0, "address": "10.200.16.2",
+///  "command": ["/app/hello"], "env": ["PATH=…"], "state": {"status": "running", …}, "boot_id": "6a…",
+///  "resume": false, "created_at": "2026-11-20T19:00:00Z"}
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// Its id.
+    pub id: ContainerId,
+    /// What was asked for.
+    pub spec: ContainerSpec,
+    /// Its server's index in the instance's block: address and ids derive from it.
+    pub server_index: u32,
+    /// Its server's address.
+    pub address: Ipv4Addr,
+    /// The command line, the image's and the spec's put together.
+    pub command: Vec<String>,
+    /// The environment, `NAME=value`, complete.
+    pub env: Vec<String>,
+    /// What has become of it.
+    pub state: ContainerState,
+    /// The boot in which `state` was seen.
+    pub boot_id: String,
+    /// Ran when the daemon was stopped: the next daemon starts it again.
+    #[serde(default)]
+    pub resume: bool,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+impl ContainerRecord {
+    /// The record's key.
+    pub fn key(&self) -> String {
+        format!("{CONTAINERS}{}", self.id)
+    }
+
+    /// As people and programs see it.
+    pub fn view(&self, ready: Option<bool>) -> ContainerView {
+        let size = self.spec.size;
+        let running = self.state.status == ContainerStatus::Running;
+        ContainerView {
+            kind: "container".to_owned(),
+            id: self.id.clone(),
+            name: self.spec.name.clone(),
+            image: self.spec.image_name.clone(),
+            server: ServerView {
+                name: self.spec.name.clone(),
+                cpus: size.cpus,
+                memory_bytes: size.memory_bytes,
+                address: running.then_some(self.address),
+            },
+            state: self.state.clone(),
+            ready,
+            command: self.command.clone(),
+            mounts: Vec::new(),
+            env: self.env.clone(),
+            ports: Vec::new(),
+            created_at: self.created_at,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! A container's start: cgroup, sealed child, root file system and wire, go.
+//!
+//! What it costs, in order: the image's manifest and config read from disk; two cgroup directories a hierarchy; one
+//! clone in the supervisor; while the child makes its kernel file systems, here an overlay mount and some ten netlink
+//! messages; one message to let the child go. Nothing runs another program. What was made is taken down again where a
+//! later step fails.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use sampan_image::Image;
+use sampan_image::user::{self, User};
+use sampan_model::{ContainerState, ContainerStatus};
+use sampan_runtime::cgroup::{Limits, ServerGroup};
+use sampan_runtime::wire::{CgroupMounts, Reply, Request, StartSpec};
+use sampan_runtime::{defaults, rootfs};
+
+use crate::containers::{CONTAINER_CGROUP, Container, Inner, lock};
+use crate::{ContainerError, ContainerRecord, failpoint};
+
+impl Inner {
+    /// Starts a container, or says why not: its state then says it too.
+    pub(crate) fn start(&self, container: &Container) -> Result<ContainerRecord, ContainerError> {
+        let _turn = lock(&container.turn);
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(ContainerError::Stopping("starting a container"));
+        }
+        match container.record().state.status {
+            ContainerStatus::Created | ContainerStatus::Exited => {}
+            ContainerStatus::Running => return Err(ContainerError::Running(container.record().spec.name.to_string())),
+            ContainerStatus::Removing => return Err(ContainerError::NotFound(container.id.short().to_owned())),
+        }
+        match self.start_server(container) {
+            Ok((pid, started_at)) => {
+                failpoint::reach("container_started");
+                container.change(self, |record| {
+                    record.state = ContainerState {
+                        status: ContainerStatus::Running,
+                        started_at: Some(started_at),
+                        pid: Some(pid),
+                        ..ContainerState::created()
+                    };
+                    record.boot_id.clone_from(&self.foundation.machine.boot_id);
+                    record.resume = false;
+                });
+                Ok(container.record())
+            }
+            Err(error) => {
+                self.take_server_down(container);
+                self.forget(container);
+                container.change(self, |record| {
+                    record.state.status = ContainerStatus::Exited;
+                    record.state.error = Some(with_sources(&error));
+                    record.state.finished_at = Some(Timestamp::now());
+                    record.state.pid = None;
+                });
+                container.logged.send_replace(true);
+                Err(error)
+            }
+        }
+    }
+
+    fn start_server(&self, container: &Container) -> Result<(u32, Timestamp), ContainerError> {
+        let record = container.record();
+        let foundation = &self.foundation;
+        let image = Image::read(&**foundation.images.blobs(), &record.spec.image)?;
+        // overlay wants the top layer first; the image lists the bottom one first
+        let images = &foundation.images;
+        let layers = image.layers.iter().rev().map(|layer| images.layers().ensure(layer, &**images.blobs()));
+        let layers = layers.collect::<Result<Vec<PathBuf>, _>>()?;
+        let lowers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
+        let user = user::resolve(&image.config.user, &layers)?;
+
+        let size = record.spec.size;
+        let limits = Limits { cpu_milli: size.cpus.milli(), memory_bytes: size.memory_bytes.0, pids: size.pids };
+        let cgroup = foundation.cgroups.create_server(container.id.short(), CONTAINER_CGROUP, &limits)?;
+
+        container.logged.send_replace(false);
+        let request = Request::Create(Box::new(self.start_spec(&record, &image, &user, &cgroup)));
+        let (reply, fds) = foundation.supervisor.call(request, &[])?;
+        let Reply::Created { pid } = reply else { return Err(unexpected("create")) };
+        let [_pidfd, userns, netns]: [OwnedFd; 3] = fds.try_into().map_err(|_| unexpected("create"))?;
+        failpoint::reach("container_created");
+
+        let directory = foundation.containers_dir.join(container.id.as_str());
+        write_etc(&directory, &record)?;
+        let ids = self.block().server_ids(record.server_index);
+        let root = rootfs::mount_overlay(&lowers, &directory.join("upper"), userns.as_fd(), ids)?;
+        let wired = foundation.network.attach(record.server_index, netns.as_fd())?;
+        foundation.edge.add_server(&container.id, Some((wired.dns_udp, wired.dns_tcp)));
+        failpoint::reach("container_wired");
+
+        let go = Request::Go { id: container.id.clone() };
+        match foundation.supervisor.call(go, &[root.as_fd()])?.0 {
+            Reply::Started { at } => Ok((pid, at)),
+            _ => Err(unexpected("go")),
+        }
+    }
+
+    fn start_spec(&self, record: &ContainerRecord, image: &Image, user: &User, cgroup: &ServerGroup) -> StartSpec {
+        let working_dir = &image.config.working_dir;
+        let mut env = record.env.clone();
+        if !env.iter().any(|pair| pair.starts_with("HOME=")) {
+            env.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
+        }
+        StartSpec {
+            id: record.id.clone(),
+            host_name: record.spec.host_name.to_string(),
+            args: record.command.clone(),
+            env,
+            cwd: if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() },
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups.clone(),
+            ids: self.block().server_ids(record.server_index),
+            cgroup_files: cgroup.files().iter().map(|file| file.to_string_lossy().into_owned()).collect(),
+            cgroup_mounts: cgroup_mounts(cgroup),
+            capabilities: defaults::DEFAULT_CAPABILITIES,
+            seccomp: self.seccomp.clone(),
+            masked_paths: defaults::masked_paths(),
+            readonly_paths: defaults::readonly_paths(),
+        }
+    }
+}
+
+fn cgroup_mounts(cgroup: &ServerGroup) -> CgroupMounts {
+    use sampan_runtime::cgroup::Mounts;
+    match cgroup.mounts() {
+        Mounts::V2 => CgroupMounts::V2,
+        Mounts::V1 { hierarchies, unified } => CgroupMounts::V1 { hierarchies: hierarchies.clone(), unified: *unified },
+    }
+}
+
+fn unexpected(what: &str) -> ContainerError {
+    ContainerError::Io {
+        what: format!("understand the supervisor's answer to {what}"),
+        source: io::ErrorKind::InvalidData.into(),
+    }
+}
+
+/// Writes the container's `hosts`, `hostname` and `resolv.conf` into its upper directory, before it is mounted.
+///
+/// The directory may have been a container's before (it is started again), and what is in it is a stranger's: every
+/// step is taken below it, through no symbolic link, and each file is made anew.
+fn write_etc(directory: &Path, record: &ContainerRecord) -> Result<(), ContainerError> {
+    let host_name = &record.spec.host_name;
+    let address = record.address;
+    let files = [
+        ("hostname", format!("{host_name}\n")),
+        (
+            "hosts",
+            // `localhost` is 127.0.0.1 alone: what an app opens on [::1] only could not be reached
+            format!(
+                "127.0.0.1\tlocalhost\n::1\tip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+                 ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n{address}\t{host_name}\n"
+            ),
+        ),
+        ("resolv.conf", "# answered by sampan\nnameserver 127.0.0.11\noptions ndots:0\n".to_owned()),
+    ];
+    let upper = directory.join("upper/u");
+    let error = |what: &str| {
+        let what = format!("{what} in {}", upper.display());
+        move |source: io::Error| ContainerError::Io { what, source }
+    };
+    std::fs::create_dir_all(&upper).map_err(error("make the upper directory"))?;
+    let upper_fd = File::open(&upper).map_err(error("open"))?;
+    let below = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::mkdirat(&upper_fd, "etc", Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(source) => return Err(error("make etc")(source.into())),
+    }
+    let etc =
+        rustix::fs::openat2(&upper_fd, "etc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), below)
+            .map_err(|source| error("open etc")(source.into()))?;
+    for (name, text) in files {
+        match rustix::fs::unlinkat(&etc, name, rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(source) => return Err(error(&format!("replace etc/{name}"))(source.into())),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat2(&etc, name, flags, Mode::from_raw_mode(0o644), below)
+            .map_err(|source| error(&format!("make etc/{name}"))(source.into()))?;
+        File::from(file).write_all(text.as_bytes()).map_err(error(&format!("write etc/{name}")))?;
+    }
+    Ok(())
+}
+
+/// An error with its sources, in one line.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use sampan_model::{ByteSize, ContainerId, ContainerName, ContainerSpec, Cpus, Digest, Label, ServerSize};
+
+    use super::*;
+
+    fn record() -> ContainerRecord {
+        ContainerRecord {
+            id: ContainerId::from_bytes([1; 32]),
+            spec: ContainerSpec {
+                name: ContainerName::parse("hello.1").expect("name"),
+                host_name: Label::parse("hello-1").expect("label"),
+                image: Digest::from_sha256([2; 32]),
+                image_name: "hello:latest".to_owned(),
+                size: ServerSize { cpus: Cpus::ONE, memory_bytes: ByteSize::mib(64), pids: 10 },
+                entrypoint: None,
+                command: Vec::new(),
+                env: Vec::new(),
+                remove_at_exit: false,
+                service: None,
+            },
+            server_index: 0,
+            address: std::net::Ipv4Addr::new(10, 192, 0, 2),
+            command: Vec::new(),
+            env: Vec::new(),
+            state: ContainerState::created(),
+            boot_id: String::new(),
+            resume: false,
+            created_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn etc_is_written_through_no_link_of_the_containers() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let outside = directory.path().join("outside");
+        std::fs::write(&outside, "sentinel").expect("sentinel");
+        let container = directory.path().join("container");
+        write_etc(&container, &record()).expect("first start");
+        let hosts = container.join("upper/u/etc/hosts");
+        assert!(std::fs::read_to_string(&hosts).expect("hosts").ends_with("10.192.0.2\thello-1\n"));
+
+        // the container puts links in its place; a second start replaces a file's link and refuses the directory's
+        std::fs::remove_file(&hosts).expect("remove");
+        std::os::unix::fs::symlink(&outside, &hosts).expect("link");
+        write_etc(&container, &record()).expect("second start");
+        assert!(!hosts.is_symlink());
+        let etc = container.join("upper/u/etc");
+        std::fs::rename(&etc, directory.path().join("elsewhere")).expect("move");
+        std::os::unix::fs::symlink(directory.path(), &etc).expect("link");
+        write_etc(&container, &record()).expect_err("a linked etc is refused");
+        assert_eq!(std::fs::read_to_string(&outside).expect("sentinel"), "sentinel");
+    }
+}

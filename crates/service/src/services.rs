@@ -1,0 +1,411 @@
+//! The services of this instance: put, looked at, removed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use sampan_container::{ContainerRecord, Containers};
+use sampan_model::view::{Deploy, DeployEvent, ErrorView, ServiceView};
+use sampan_model::{ImageName, Label, RoutedService, ServiceSpec, Upstream};
+use sampan_store::Records;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::ServiceError;
+use crate::deploy::Desk;
+use crate::error::owner;
+use crate::record::{DeployRecord, Previous, READY, ReadyRecord, SERVICES, ServiceRecord, deploy_key, ready_key};
+use crate::task;
+
+/// The most replicas of one service.
+const MOST_REPLICAS: u32 = 64;
+
+/// All services. Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) containers: Containers,
+    pub(crate) records: Arc<Records>,
+    /// Where the edge serves HTTP.
+    http: Vec<SocketAddr>,
+    desks: Mutex<HashMap<Label, Arc<Desk>>>,
+    routes: Mutex<BTreeMap<Label, Vec<Upstream>>>,
+    /// Set when the daemon stops: what ends from then on was ended by it.
+    stopping: watch::Sender<bool>,
+    /// Every task of every service.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Services {
+    /// The services that the records tell of, as [`Containers::adopt`] left their containers: each gets its task, and
+    /// the edge its table.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub async fn load(
+        containers: Containers,
+        records: Arc<Records>,
+        http: Vec<SocketAddr>,
+    ) -> Result<Self, ServiceError> {
+        let inner = Arc::new(Inner {
+            containers,
+            records,
+            http,
+            desks: Mutex::default(),
+            routes: Mutex::default(),
+            stopping: watch::Sender::new(false),
+            tasks: TaskTracker::new(),
+        });
+        let services = Self { inner };
+        services.take_over().await?;
+        services.inner.containers.edge().open();
+        Ok(services)
+    }
+
+    async fn take_over(&self) -> Result<(), ServiceError> {
+        let inner = &self.inner;
+        let mut replicas: HashMap<Label, Vec<ContainerRecord>> = HashMap::new();
+        let mut ready = Vec::new();
+        for record in inner.containers.list() {
+            if let Some(service) = &record.spec.service {
+                ready.push(ready_key(&record.id));
+                replicas.entry(service.name.clone()).or_default().push(record);
+            }
+        }
+        for (key, _) in inner.records.list::<ReadyRecord>(READY)? {
+            if !ready.contains(&key) {
+                inner.records.delete(&key)?;
+            }
+        }
+        for (_, record) in inner.records.list::<ServiceRecord>(SERVICES)? {
+            let record = record.value;
+            let name = record.spec.name.clone();
+            let deploy = inner.records.get::<DeployRecord>(&deploy_key(&name))?;
+            let deploy = deploy.map_or_else(|| starting(record.version), |deploy| deploy.value);
+            let desk = Arc::new(Desk::new(name.clone(), Arc::clone(&inner.records), Some(record), deploy));
+            inner.desks().insert(name.clone(), Arc::clone(&desk));
+            task::start(inner, desk, replicas.remove(&name).unwrap_or_default());
+        }
+        // replicas of a service that is gone: its removal, or its first deploy's failure, was interrupted
+        for (name, records) in replicas {
+            // told as it ended, if the daemon before had come to say so
+            let deploy = inner.records.get::<DeployRecord>(&deploy_key(&name))?;
+            let deploy = deploy.map_or_else(|| starting(0), |deploy| deploy.value);
+            let desk = Arc::new(Desk::new(name.clone(), Arc::clone(&inner.records), None, deploy));
+            inner.desks().insert(name, Arc::clone(&desk));
+            task::start(inner, desk, records);
+        }
+        Ok(())
+    }
+
+    /// Intends a service. The same spec again is the same version; another is the next one, which is brought up beside
+    /// the present one. Comes back when that is recorded; [`watch_deploy`](Self::watch_deploy) tells how it goes.
+    ///
+    /// # Errors
+    /// The name is another source's, the spec cannot be met on this machine, or the image cannot be run here.
+    pub async fn put(&self, spec: ServiceSpec) -> Result<Deploy, ServiceError> {
+        let image = spec.image.clone();
+        let put = self.put_checked(spec).await;
+        if put.is_err() {
+            self.inner.containers.images().give_up_upload(&image);
+            self.inner.collect_garbage().await;
+        }
+        put
+    }
+
+    async fn put_checked(&self, spec: ServiceSpec) -> Result<Deploy, ServiceError> {
+        self.check(&spec).await?;
+        let inner = &self.inner;
+        let name = spec.name.clone();
+        let desk = inner.desks().get(&name).cloned();
+        // a service on its way out goes first
+        let desk = match desk {
+            Some(desk) if desk.intent().is_none_or(|record| record.removing) => {
+                inner.until_gone(&desk).await?;
+                None
+            }
+            other => other,
+        };
+        let version = match desk {
+            Some(desk) => put_again(inner, &desk, spec)?,
+            None => put_first(inner, spec)?,
+        };
+        sampan_container::failpoint::reach("service_recorded");
+        Ok(Deploy { name, version })
+    }
+
+    async fn check(&self, spec: &ServiceSpec) -> Result<(), ServiceError> {
+        if !(1..=MOST_REPLICAS).contains(&spec.replicas) {
+            return Err(ServiceError::Replicas { asked: spec.replicas, most: MOST_REPLICAS });
+        }
+        if let Some(name) = spec.env.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
+            return Err(ServiceError::EnvironmentName(name.clone()));
+        }
+        self.inner.containers.machine().holds(&spec.size)?;
+        self.inner.containers.declared_port(&spec.image).await?;
+        Ok(())
+    }
+
+    /// How a deploy goes: its present event, and each that follows.
+    ///
+    /// # Errors
+    /// There is no such deploy.
+    pub fn watch_deploy(
+        &self,
+        name: &Label,
+        version: u64,
+    ) -> Result<(DeployRecord, Option<watch::Receiver<DeployRecord>>), ServiceError> {
+        if let Some(desk) = self.inner.desks().get(name) {
+            let watch = desk.watch_deploy();
+            let now = watch.borrow().clone();
+            return Ok((now, Some(watch)));
+        }
+        // the desk of a service whose first deploy failed is gone; its record is not
+        let record = self.inner.records.get::<DeployRecord>(&deploy_key(name))?;
+        let record = record.filter(|record| record.value.version >= version);
+        match record {
+            Some(record) => Ok((record.value, None)),
+            None => Err(ServiceError::NoDeploy { name: name.to_string(), version }),
+        }
+    }
+
+    /// Gives a deploy up, where it is still under way.
+    ///
+    /// # Errors
+    /// The records cannot be written.
+    pub async fn cancel_deploy(&self, name: &Label, version: u64) -> Result<(), ServiceError> {
+        let Some(desk) = self.inner.desks().get(name).cloned() else { return Ok(()) };
+        let error = ErrorView {
+            code: "cancelled".to_owned(),
+            message: format!("the deploy of version {version} of {name:?} was given up"),
+            hint: None,
+        };
+        self.inner.give_up(&desk, version, error, Vec::new())?;
+        if desk.intent().is_none() {
+            self.inner.until_gone(&desk).await?;
+        }
+        Ok(())
+    }
+
+    /// All services, by name.
+    pub fn list(&self) -> Vec<ServiceView> {
+        let mut desks: Vec<_> = self.inner.desks().values().cloned().collect();
+        desks.sort_by(|a, b| a.name.cmp(&b.name));
+        desks.iter().filter_map(|desk| self.view(desk)).collect()
+    }
+
+    /// The service of a name.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn get(&self, name: &Label) -> Result<ServiceView, ServiceError> {
+        let desk = self.inner.desks().get(name).cloned();
+        desk.and_then(|desk| self.view(&desk)).ok_or_else(|| ServiceError::NotFound(name.to_string()))
+    }
+
+    /// Removes a service; comes back when nothing of it is left.
+    ///
+    /// # Errors
+    /// There is none of that name, or the daemon stops.
+    pub async fn remove(&self, name: &Label) -> Result<(), ServiceError> {
+        let not_found = || ServiceError::NotFound(name.to_string());
+        let desk = self.inner.desks().get(name).cloned().ok_or_else(not_found)?;
+        if let Some(mut record) = desk.intent() {
+            record.removing = true;
+            desk.intend(Some(record))?;
+        }
+        self.inner.until_gone(&desk).await
+    }
+
+    /// Removes the bytes of images that nothing has any more. What cannot be removed is logged: it is tried again the
+    /// next time.
+    pub async fn collect_garbage(&self) {
+        self.inner.collect_garbage().await;
+    }
+
+    /// Stops reconciling, and waits until nothing is being done any more: the daemon is about to end every container,
+    /// and that is nobody's crash.
+    pub async fn stop(&self) {
+        self.inner.stopping.send_replace(true);
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// Whether a container is a ready replica; `None` where it is no replica.
+    pub fn is_ready(&self, record: &ContainerRecord) -> Option<bool> {
+        let service = record.spec.service.as_ref()?;
+        let routes = self.inner.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let upstreams = routes.get(&service.name);
+        Some(upstreams.is_some_and(|upstreams| upstreams.iter().any(|one| one.replica == record.spec.name)))
+    }
+
+    fn view(&self, desk: &Desk) -> Option<ServiceView> {
+        let record = desk.intent()?;
+        let mut replicas: Vec<ContainerRecord> = self.inner.containers.list();
+        replicas.retain(|one| one.spec.service.as_ref().is_some_and(|service| service.name == desk.name));
+        let views: Vec<_> = replicas.iter().map(|one| one.view(self.is_ready(one))).collect();
+        let ready = views.iter().filter(|view| view.ready == Some(true)).count();
+        let health = match ready {
+            _ if desk.is_deploying(record.version) && !record.deployed => "starting",
+            0 => "failing",
+            some if some < record.spec.replicas as usize => "degraded",
+            _ => "ready",
+        };
+        let routes = self.inner.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let port = routes.get(&desk.name).and_then(|upstreams| upstreams.first()).map(|one| one.address.port());
+        drop(routes);
+        Some(ServiceView {
+            kind: "service".to_owned(),
+            name: desk.name.clone(),
+            url: self.inner.url(&desk.name),
+            image: record.spec.image,
+            source: record.spec.source,
+            size: record.spec.size,
+            replicas: views,
+            health: health.to_owned(),
+            version: record.version,
+            port,
+            created_at: record.created_at,
+        })
+    }
+}
+
+fn starting(version: u64) -> DeployRecord {
+    DeployRecord { version, event: DeployEvent::Waiting { on: "a server".to_owned() } }
+}
+
+/// Gives an image the name of the service that is made of it.
+fn name_image(inner: &Inner, spec: &ServiceSpec) -> Result<(), ServiceError> {
+    if let Ok(name) = ImageName::parse(spec.name.as_str()) {
+        inner.containers.images().name(&name, &spec.image)?;
+    }
+    Ok(())
+}
+
+fn put_first(inner: &Arc<Inner>, spec: ServiceSpec) -> Result<u64, ServiceError> {
+    let name = spec.name.clone();
+    let before = inner.records.get::<DeployRecord>(&deploy_key(&name))?;
+    let version = before.map_or(0, |deploy| deploy.value.version) + 1;
+    let desk = Arc::new(Desk::new(name.clone(), Arc::clone(&inner.records), None, starting(0)));
+    let mut desks = inner.desks();
+    if let Some(desk) = desks.get(&name).cloned() {
+        // another put of this name was faster
+        drop(desks);
+        return put_again(inner, &desk, spec);
+    }
+    name_image(inner, &spec)?;
+    let record =
+        ServiceRecord { spec, version, deployed: false, previous: None, removing: false, created_at: Timestamp::now() };
+    desk.tell(version, starting(version).event);
+    desk.intend(Some(record))?;
+    desks.insert(name, Arc::clone(&desk));
+    drop(desks);
+    task::start(inner, desk, Vec::new());
+    Ok(version)
+}
+
+fn put_again(inner: &Arc<Inner>, desk: &Desk, spec: ServiceSpec) -> Result<u64, ServiceError> {
+    // one put at a time, whatever its name: each is a few records
+    let _desks = inner.desks();
+    let Some(record) = desk.intent() else { return Err(ServiceError::Removing(desk.name.to_string())) };
+    if record.spec.source != spec.source {
+        return Err(ServiceError::NameTaken { name: desk.name.to_string(), owner: owner(record.spec.source.as_ref()) });
+    }
+    name_image(inner, &spec)?;
+    if record.spec == spec {
+        let all_ready = inner.ready_replicas(&desk.name) >= spec.replicas as usize;
+        if !all_ready && !desk.is_deploying(record.version) {
+            desk.tell(record.version, starting(record.version).event);
+            desk.wake.notify_one();
+        }
+        return Ok(record.version);
+    }
+    let version = record.version.max(desk.deploy().version) + 1;
+    let previous =
+        if record.deployed { Some(Previous { spec: record.spec, version: record.version }) } else { record.previous };
+    desk.tell(version, starting(version).event);
+    desk.intend(Some(ServiceRecord { spec, version, deployed: false, previous, ..record }))?;
+    Ok(version)
+}
+
+impl Inner {
+    pub(crate) fn desks(&self) -> MutexGuard<'_, HashMap<Label, Arc<Desk>>> {
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    pub(crate) fn url(&self, name: &Label) -> String {
+        match self.http.first().map(SocketAddr::port) {
+            None | Some(80) => format!("http://{name}.localhost/"),
+            Some(port) => format!("http://{name}.localhost:{port}/"),
+        }
+    }
+
+    /// Gives a deploy up, where it is still under way; its image has the service's name no more.
+    pub(crate) fn give_up(
+        &self,
+        desk: &Desk,
+        version: u64,
+        error: ErrorView,
+        log_tail: Vec<String>,
+    ) -> Result<(), ServiceError> {
+        let Some(spec) = desk.fail(version, error, log_tail)? else { return Ok(()) };
+        let images = self.containers.images();
+        let Ok(name) = ImageName::parse(desk.name.as_str()) else { return Ok(()) };
+        images.forget_if(&name, &spec.image)?;
+        if let Some(before) = desk.intent() {
+            images.name(&name, &before.spec.image)?;
+        }
+        Ok(())
+    }
+
+    /// See [`Services::collect_garbage`].
+    pub(crate) async fn collect_garbage(self: &Arc<Self>) {
+        let inner = Arc::clone(self);
+        let collected = tokio::task::spawn_blocking(move || {
+            // held throughout, and taken before the images' own lock as a put does: nothing is intended meanwhile
+            let desks = inner.desks();
+            let intents = desks.values().filter_map(|desk| desk.intent());
+            let of_use = intents.flat_map(|record| record.images().cloned().collect::<Vec<_>>()).collect();
+            inner.containers.images().collect_garbage(of_use)
+        });
+        if let Ok(Err(error)) = collected.await {
+            tracing::warn!(%error, "images of no use could not be removed");
+        }
+    }
+
+    fn ready_replicas(&self, name: &Label) -> usize {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).get(name).map_or(0, Vec::len)
+    }
+
+    /// Sends a service's requests to these, and to no others; `None` where the service is gone. The revision of the
+    /// edge's table that says so comes back.
+    pub(crate) fn route(&self, name: &Label, upstreams: Option<Vec<Upstream>>) -> u64 {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        match upstreams {
+            Some(upstreams) => routes.insert(name.clone(), upstreams),
+            None => routes.remove(name),
+        };
+        let services = routes.iter();
+        let services =
+            services.map(|(name, upstreams)| RoutedService { name: name.clone(), upstreams: upstreams.clone() });
+        self.containers.edge().set_services(services.collect())
+    }
+
+    /// Waits until nothing of a service is left.
+    async fn until_gone(&self, desk: &Desk) -> Result<(), ServiceError> {
+        let mut gone = desk.gone.subscribe();
+        let mut stopping = self.stopping();
+        tokio::select! {
+            _ = gone.wait_for(|gone| *gone) => Ok(()),
+            _ = stopping.wait_for(|stopping| *stopping) => Err(ServiceError::Stopping),
+        }
+    }
+}
