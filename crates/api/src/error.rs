@@ -1,0 +1,178 @@
+//! Errors as callers see them: a stable code, what failed, and what to do next.
+
+use axum::http::StatusCode;
+use sampan_container::ContainerError;
+use sampan_model::view::{ErrorBody, ErrorView};
+use sampan_service::ServiceError;
+
+/// An error with its HTTP status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// The status.
+    pub status: StatusCode,
+    /// The error.
+    pub view: ErrorView,
+}
+
+impl ApiError {
+    /// An error of these parts.
+    pub fn new(status: StatusCode, code: &str, message: impl Into<String>, hint: Option<&str>) -> Self {
+        let view = ErrorView { code: code.to_owned(), message: message.into(), hint: hint.map(str::to_owned) };
+        Self { status, view }
+    }
+
+    /// The request itself is wrong.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message, None)
+    }
+
+    /// The body that says so.
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody { error: self.view.clone() }
+    }
+}
+
+/// An error's text with its sources'.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Whether the disk being full is at the bottom of it.
+fn is_no_space(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        {
+            return true;
+        }
+        if error.to_string().contains("database or disk is full") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The disk is full.
+pub(crate) fn no_space(message: String) -> ApiError {
+    let hint = "make room on the file system of Sampan's root (`df -h` shows it), then try again";
+    ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", message, Some(hint))
+}
+
+impl From<ContainerError> for ApiError {
+    fn from(error: ContainerError) -> Self {
+        let message = in_full(&error);
+        if is_no_space(&error) {
+            return no_space(message);
+        }
+        let of = |status, code, hint| Self::new(status, code, message.clone(), hint);
+        match &error {
+            ContainerError::NotFound(_) => {
+                of(StatusCode::NOT_FOUND, "not_found", Some("`sampan ps -a` lists what there is"))
+            }
+            ContainerError::NoImage(_) => of(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                Some("`sampan image ls` lists the images; `sampan image import ROOTFS.tar NAME` makes one"),
+            ),
+            ContainerError::Ambiguous(_) => of(StatusCode::CONFLICT, "ambiguous", Some("give more of its digits")),
+            ContainerError::Name(_) => of(StatusCode::BAD_REQUEST, "bad_request", None),
+            ContainerError::NameTaken { .. } => of(
+                StatusCode::CONFLICT,
+                "name_taken",
+                Some("choose another with --name, or remove that one: `sampan rm NAME`"),
+            ),
+            ContainerError::TooLarge { .. } => {
+                of(StatusCode::BAD_REQUEST, "too_large", Some("ask for at most that with --cpus and --memory"))
+            }
+            ContainerError::TooSmall { .. } => {
+                of(StatusCode::BAD_REQUEST, "too_small", Some("ask for more with --memory"))
+            }
+            ContainerError::NoServerLeft(_) => {
+                of(StatusCode::CONFLICT, "no_server_left", Some("remove containers that have ended: `sampan rm NAME`"))
+            }
+            ContainerError::Running(_) => {
+                of(StatusCode::CONFLICT, "running", Some("stop it first: `sampan stop NAME`, or use --force"))
+            }
+            ContainerError::NoCommand(_) => {
+                of(StatusCode::BAD_REQUEST, "bad_request", Some("give a command after the image"))
+            }
+            ContainerError::Start(failure) => match failure.errno {
+                _ if !failure.step.starts_with("execute") => of(StatusCode::BAD_REQUEST, "start_failed", None),
+                ENOENT => of(
+                    StatusCode::BAD_REQUEST,
+                    "not_found_executable",
+                    Some("look for it in the image: is the path right, and is its loader there?"),
+                ),
+                EACCES => of(StatusCode::BAD_REQUEST, "not_executable", Some("is it a file with the execute bit?")),
+                ENOEXEC => {
+                    of(StatusCode::BAD_REQUEST, "not_executable", Some("is it built for this machine's architecture?"))
+                }
+                _ => of(StatusCode::BAD_REQUEST, "not_executable", None),
+            },
+            ContainerError::Image(sampan_image::ImageError::BlobMissing(_)) => {
+                of(StatusCode::BAD_REQUEST, "blob_missing", Some("upload it first"))
+            }
+            ContainerError::Image(_) | ContainerError::Layer(_) | ContainerError::User(_) => {
+                of(StatusCode::BAD_REQUEST, "bad_image", None)
+            }
+            ContainerError::Stopping(_) => of(StatusCode::SERVICE_UNAVAILABLE, "stopping", Some("try again")),
+            ContainerError::Supervisor(_)
+            | ContainerError::Network(_)
+            | ContainerError::Cgroup(_)
+            | ContainerError::Rootfs(_)
+            | ContainerError::Records(_)
+            | ContainerError::Blob(_)
+            | ContainerError::Io { .. } => of(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                Some("`sampan doctor` looks for what this machine lacks"),
+            ),
+        }
+    }
+}
+
+const ENOENT: i32 = 2;
+const ENOEXEC: i32 = 8;
+const EACCES: i32 = 13;
+
+impl From<ServiceError> for ApiError {
+    fn from(error: ServiceError) -> Self {
+        let message = in_full(&error);
+        if is_no_space(&error) {
+            return no_space(message);
+        }
+        let of = |status, code, hint| Self::new(status, code, message.clone(), hint);
+        match error {
+            ServiceError::Container(error) => error.into(),
+            ServiceError::NotFound(_) => of(StatusCode::NOT_FOUND, "not_found", Some("`sampan ps` lists the services")),
+            ServiceError::NameTaken { .. } => of(
+                StatusCode::CONFLICT,
+                "name_taken",
+                Some("choose another name with --name, or remove that service: `sampan down NAME`"),
+            ),
+            ServiceError::Replicas { .. } | ServiceError::EnvironmentName(_) => {
+                of(StatusCode::BAD_REQUEST, "bad_request", None)
+            }
+            ServiceError::Removing(_) => of(StatusCode::CONFLICT, "removing", Some("try again when it is gone")),
+            ServiceError::NoDeploy { .. } => of(StatusCode::NOT_FOUND, "not_found", None),
+            ServiceError::Stopping => of(StatusCode::SERVICE_UNAVAILABLE, "stopping", Some("try again")),
+            ServiceError::Records(_) => of(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                Some("`sampan doctor` looks for what this machine lacks"),
+            ),
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! `sampan doctor`: what this machine offers and lacks, and the fix for each.
+//!
+//! It looks and changes nothing. A `fail` keeps Sampan from working; a `warn` costs something that it says.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+
+use sampan_client::{Client, Listen, Root};
+use serde::Serialize;
+
+use super::age::bytes;
+use super::args::Globals;
+use super::connect::on_path;
+use super::failure::Failure;
+use super::output;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Finding {
+    what: String,
+    level: Level,
+    detail: String,
+    fix: Option<String>,
+}
+
+impl Finding {
+    fn ok(what: &str, detail: impl Into<String>) -> Self {
+        Self { what: what.into(), level: Level::Ok, detail: detail.into(), fix: None }
+    }
+
+    fn warn(what: &str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what: what.into(), level: Level::Warn, detail: detail.into(), fix: Some(fix.into()) }
+    }
+
+    fn fail(what: &str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { level: Level::Fail, ..Self::warn(what, detail, fix) }
+    }
+}
+
+pub async fn doctor(globals: &Globals) -> Result<u8, Failure> {
+    let root = globals.root()?;
+    let mut findings = vec![
+        kernel(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()),
+        user_namespaces(),
+        cgroups(),
+        machine(),
+        proc_mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
+        root_file_system(&root),
+        space(&root),
+        descriptors(),
+        privilege(),
+    ];
+    findings.push(daemon_or_port(globals, &root).await);
+    findings.extend(network());
+    findings.extend([
+        toolchain("cargo", "Rust", "install it from https://rustup.rs"),
+        toolchain("go", "Go", "install it from https://go.dev/dl or with `apt-get install golang-go`"),
+    ]);
+    if globals.json {
+        output::print_json(&findings)?;
+    } else {
+        output::print(&render(&findings, globals.quiet))?;
+    }
+    Ok(u8::from(findings.iter().any(|finding| finding.level == Level::Fail)))
+}
+
+/// A line each, the fix below; with `--quiet` only what is not well.
+fn render(findings: &[Finding], quiet: bool) -> String {
+    let width = findings.iter().map(|finding| finding.what.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for finding in findings.iter().filter(|finding| !quiet || finding.level != Level::Ok) {
+        let level = match finding.level {
+            Level::Ok => "ok  ",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        text.push_str(&format!("{level}  {:width$}  {}\n", finding.what, finding.detail));
+        if let Some(fix) = &finding.fix {
+            text.push_str(&format!("      {:width$}  fix: {fix}\n", ""));
+        }
+    }
+    text
+}
+
+/// Idmapped overlay layers came with 5.19, `lowerdir+` with 6.7.
+fn kernel(release: &str) -> Finding {
+    let release = release.trim();
+    let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (1, 0) {
+        return Finding::warn("kernel", format!("its release {release:?} is not understood"), "use Linux 6.7 or newer");
+    }
+    if version < (5, 19) {
+        return Finding::fail("kernel", format!("Linux {release} has no idmapped layers"), "use Linux 6.7 or newer");
+    }
+    if version < (6, 7) {
+        let detail = format!("Linux {release} cannot add overlay layers one by one, which images of many layers need");
+        return Finding::warn("kernel", detail, "use Linux 6.7 or newer");
+    }
+    Finding::ok("kernel", format!("Linux {release}"))
+}
+
+fn user_namespaces() -> Finding {
+    const WHAT: &str = "user namespaces";
+    if !Path::new("/proc/self/ns/user").exists() {
+        return Finding::fail(WHAT, "this kernel has none", "use a kernel with CONFIG_USER_NS");
+    }
+    match fs::read_to_string("/proc/sys/user/max_user_namespaces").ok().and_then(|text| text.trim().parse().ok()) {
+        Some(0u64) => Finding::fail(WHAT, "they are switched off", "sysctl -w user.max_user_namespaces=10000"),
+        Some(most @ 1..100) => Finding::warn(
+            WHAT,
+            format!("at most {most}, and each server takes one"),
+            "sysctl -w user.max_user_namespaces=10000",
+        ),
+        Some(most) => Finding::ok(WHAT, format!("at most {most}")),
+        None => Finding::ok(WHAT, "available"),
+    }
+}
+
+fn cgroups() -> Finding {
+    match sampan_sys::cgroup::Cgroups::detect() {
+        Ok(cgroups) => Finding::ok("cgroups", cgroups.mode().as_str()),
+        Err(error) => Finding::fail("cgroups", error.to_string(), "mount cgroup2 at /sys/fs/cgroup"),
+    }
+}
+
+fn machine() -> Finding {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let info = rustix::system::sysinfo();
+    let memory = info.totalram as u64 * u64::from(info.mem_unit);
+    let detail = format!("{cpus} CPU{}, {} of memory", if cpus == 1 { "" } else { "s" }, bytes(memory));
+    if memory < 1 << 30 {
+        return Finding::warn("machine", detail, "servers have 512 MiB each unless --memory says less");
+    }
+    Finding::ok("machine", detail)
+}
+
+/// A host whose own /proc is covered in places (a container, most often) refuses a new proc to its user namespaces.
+fn proc_mounts(mountinfo: &str) -> Finding {
+    let mount_point = |line: &str| line.split(' ').nth(4).map(str::to_owned);
+    let covers: Vec<_> = mountinfo
+        .lines()
+        .filter_map(mount_point)
+        .filter(|point| point.starts_with("/proc/") && point != "/proc/sys/fs/binfmt_misc")
+        .collect();
+    match covers.as_slice() {
+        [] => Finding::ok("/proc", "nothing is mounted over it"),
+        [first, rest @ ..] => Finding::fail(
+            "/proc",
+            format!("{first} is mounted over it{}, so no server can have its own", and_others(rest.len())),
+            "run sampan outside of the container it is in, or give that container an uncovered /proc",
+        ),
+    }
+}
+
+fn and_others(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(" (and {count} more)") }
+}
+
+/// The nearest directory of the root that exists.
+fn existing(root: &Root) -> &Path {
+    root.path().ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
+}
+
+/// Layers are idmapped, which not every file system can.
+fn root_file_system(root: &Root) -> Finding {
+    const WHAT: &str = "file system";
+    // linux/magic.h
+    let known = |magic: i64| match magic {
+        0xEF53 => Some(("ext4", true)),
+        0x5846_5342 => Some(("xfs", true)),
+        0x9123_683E => Some(("btrfs", true)),
+        0x0102_1994 => Some(("tmpfs", true)),
+        0xF2F5_2010 => Some(("f2fs", true)),
+        0xCA45_1A4E => Some(("bcachefs", true)),
+        0x794C_7630 => Some(("overlay", false)),
+        0x6969 => Some(("nfs", false)),
+        0x6573_5546 => Some(("fuse", false)),
+        _ => None,
+    };
+    let path = existing(root);
+    match rustix::fs::statfs(path).map(|stat| known(stat.f_type)) {
+        Ok(Some((name, true))) => Finding::ok(WHAT, format!("{name} at {}", path.display())),
+        Ok(Some((name, false))) => Finding::fail(
+            WHAT,
+            format!("{} is on {name}, which cannot hold idmapped layers", path.display()),
+            "choose a root on ext4, xfs or btrfs with --root",
+        ),
+        Ok(None) => Finding::warn(
+            WHAT,
+            format!("{} is on a file system that is not known to hold idmapped layers", path.display()),
+            "if containers cannot be started, choose a root on ext4, xfs or btrfs with --root",
+        ),
+        Err(error) => Finding::warn(WHAT, format!("{}: {error}", path.display()), "choose another root with --root"),
+    }
+}
+
+fn space(root: &Root) -> Finding {
+    let path = existing(root);
+    match rustix::fs::statvfs(path) {
+        Ok(stat) => {
+            let free = stat.f_bavail * stat.f_frsize;
+            let detail = format!("{} free at {}", bytes(free), path.display());
+            match free {
+                ..0x400_0000 => Finding::fail("disk space", detail, "make room, or choose another root with --root"),
+                0x400_0000..0x4000_0000 => Finding::warn("disk space", detail, "make room: images and logs need some"),
+                _ => Finding::ok("disk space", detail),
+            }
+        }
+        Err(error) => Finding::warn("disk space", format!("{}: {error}", path.display()), "look at it with df"),
+    }
+}
+
+/// The supervisor holds about ten descriptors a container.
+fn descriptors() -> Finding {
+    const WHAT: &str = "open files";
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    match limit.maximum {
+        Some(most @ ..4096) => {
+            let detail = format!("at most {most}, enough for {} containers", most / 10);
+            Finding::warn(WHAT, detail, "raise the hard limit: LimitNOFILE= in the unit, or limits.conf")
+        }
+        Some(most) => Finding::ok(WHAT, format!("at most {most}, enough for {} containers", most / 10)),
+        None => Finding::ok(WHAT, "no limit"),
+    }
+}
+
+fn privilege() -> Finding {
+    const WHAT: &str = "privilege";
+    if !rustix::process::geteuid().is_root() {
+        let detail = "not root: the network and some limits were not looked at";
+        return Finding::warn(WHAT, detail, "run `sudo sampan doctor` to look at everything");
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    match missing_capabilities(&status).as_slice() {
+        [] => Finding::ok(WHAT, "root, with all that is needed"),
+        missing if missing.contains(&"CAP_SYS_ADMIN") || missing.contains(&"CAP_NET_ADMIN") => Finding::fail(
+            WHAT,
+            format!("root without {}", missing.join(", ")),
+            "start sampan outside of the container it is in",
+        ),
+        missing => Finding::warn(
+            WHAT,
+            format!("root without {}", missing.join(", ")),
+            "some limits cannot be raised; start sampan outside of the container it is in",
+        ),
+    }
+}
+
+/// Capabilities that the daemon uses and that are not in the effective set.
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    // linux/capability.h
+    const NEEDED: [(u32, &str); 8] = [
+        (0, "CAP_CHOWN"),
+        (1, "CAP_DAC_OVERRIDE"),
+        (5, "CAP_KILL"),
+        (6, "CAP_SETGID"),
+        (7, "CAP_SETUID"),
+        (12, "CAP_NET_ADMIN"),
+        (21, "CAP_SYS_ADMIN"),
+        (24, "CAP_SYS_RESOURCE"),
+    ];
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    NEEDED.iter().filter(|(bit, _)| effective & (1 << bit) == 0).map(|(_, name)| *name).collect()
+}
+
+async fn daemon_or_port(globals: &Globals, root: &Root) -> Finding {
+    if let Ok(client) = Client::connect(root).await
+        && let Ok(daemon) = client.daemon().await
+    {
+        let http: Vec<_> = daemon.http.iter().map(ToString::to_string).collect();
+        let detail = format!("version {} runs, services at {}", daemon.version, http.join(", "));
+        return match daemon.warnings.first() {
+            None => Finding::ok("daemon", detail),
+            Some(warning) => Finding::warn("daemon", warning.clone(), "see `sampan daemon status`"),
+        };
+    }
+    let (asked, address) = match globals.http {
+        None => (false, (Ipv4Addr::LOCALHOST, 8080).into()),
+        Some(Listen::Port(port)) => (true, (Ipv4Addr::LOCALHOST, port).into()),
+        Some(Listen::Address(address)) => (true, address),
+    };
+    let port = address.port();
+    let Err(error) = TcpListener::bind(address) else {
+        return Finding::ok("port", format!("{port} is free for services"));
+    };
+    let who = sampan_network::listening::who_has(port).map(|who| format!(" by {who}")).unwrap_or_default();
+    let detail = match error.kind() {
+        std::io::ErrorKind::AddrInUse => format!("{port} is taken{who}"),
+        _ => format!("{address} cannot be listened on: {error}"),
+    };
+    match asked {
+        true => Finding::fail("port", detail, "choose another with --http"),
+        false => Finding::warn("port", detail, "the next free one will be used; choose one with --http"),
+    }
+}
+
+fn network() -> Vec<Finding> {
+    if !rustix::process::geteuid().is_root() {
+        return Vec::new();
+    }
+    let convert = |finding: sampan_network::Finding| Finding {
+        what: finding.what,
+        level: if finding.ok { Level::Ok } else { Level::Warn },
+        detail: finding.detail,
+        fix: finding.fix,
+    };
+    sampan_network::check().into_iter().map(convert).map(essential).collect()
+}
+
+/// Without these two there is no network at all.
+fn essential(finding: Finding) -> Finding {
+    let is_essential = matches!(finding.what.as_str(), "nf_tables" | "veth");
+    if is_essential && finding.level == Level::Warn { Finding { level: Level::Fail, ..finding } } else { finding }
+}
+
+fn toolchain(program: &str, language: &str, fix: &str) -> Finding {
+    match on_path(program) {
+        true => Finding::ok(program, format!("found, so {language} sources can be built")),
+        false => Finding::warn(program, format!("not found: {language} sources cannot be built"), fix),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels() {
+        for (release, level) in [
+            ("6.18.0\n", Level::Ok),
+            ("6.7.0-rc1", Level::Ok),
+            ("6.1.0-13-amd64", Level::Warn),
+            ("5.19.17", Level::Warn),
+            ("5.15.0", Level::Fail),
+            ("", Level::Warn),
+        ] {
+            assert_eq!(kernel(release).level, level, "{release}");
+        }
+    }
+
+    #[test]
+    fn covered_proc() {
+        let line = |point: &str| format!("1 2 0:3 / {point} rw - proc proc rw\n");
+        let check = |points: &[&str], level| {
+            let text: String = points.iter().map(|point| line(point)).collect();
+            assert_eq!(proc_mounts(&text).level, level, "{points:?}");
+        };
+        check(&["/", "/proc", "/proc/sys/fs/binfmt_misc"], Level::Ok);
+        check(&["/proc", "/proc/kcore", "/proc/keys"], Level::Fail);
+    }
+
+    #[test]
+    fn capabilities() {
+        assert!(missing_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n").is_empty());
+        assert_eq!(
+            missing_capabilities("CapEff:\t000001fffedfefff\n"),
+            ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_RESOURCE"]
+        );
+        assert_eq!(missing_capabilities("").len(), 8);
+    }
+
+    #[test]
+    fn for_people() {
+        let findings = [Finding::ok("kernel", "Linux 6.18"), Finding::fail("veth", "there is none", "modprobe veth")];
+        let expected = "\
+ok    kernel  Linux 6.18
+FAIL  veth    there is none
+              fix: modprobe veth
+";
+        assert_eq!(render(&findings, false), expected);
+        assert_eq!(render(&findings, true), "FAIL  veth    there is none\n              fix: modprobe veth\n");
+    }
+}

@@ -1,0 +1,91 @@
+//! The command line: words in, requests to the daemon through `sampan-client`, words out.
+//!
+//! It decides nothing and keeps nothing. Results go to standard output, everything that is said about them to
+//! standard error; `--json` prints the API's own values.
+//!
+//! Exit codes: 0; 1 a failure; 2 a wrong command line; `run`: the container's own, 125 ours, 126 cannot be executed,
+//! 127 not found; 130 after Ctrl-C.
+
+mod age;
+mod args;
+mod connect;
+mod containers;
+mod daemon;
+mod doctor;
+mod failure;
+mod image;
+mod interrupt;
+mod output;
+mod progress;
+mod ps;
+mod purge;
+mod run;
+mod table;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command, DaemonCommand, Globals};
+use failure::Failure;
+
+pub use failure::print_error;
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // the one command that becomes another role, with a runtime of its own
+    if let Command::Daemon { command: None } = cli.command {
+        return serve(cli.globals);
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(format!("start: {error}")).report(),
+    };
+    let result = runtime.block_on(dispatch(&cli.globals, cli.command));
+    // a write to a pipe that nobody reads may still be under way on its thread: it is not waited for
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}
+
+/// The daemon in the foreground (or in the background, where somebody waits for its word).
+fn serve(globals: Globals) -> ExitCode {
+    let ready = match crate::ready::Ready::take() {
+        Ok(ready) => ready,
+        Err(error) => return Failure::new(format!("detach from whoever started the daemon: {error}")).report(),
+    };
+    match globals.root() {
+        Ok(root) => crate::daemon::main(crate::ready::DaemonArgs { root, http: globals.http, ready }),
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn dispatch(globals: &Globals, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Up(args) => return up::up(globals, args).await,
+        Command::Run(args) => return run::run(globals, args).await,
+        Command::Down { names } => containers::down(globals, &names).await?,
+        Command::Ps(args) => ps::ps(globals, args).await?,
+        Command::Logs(args) => containers::logs(globals, args).await?,
+        Command::Inspect { names } => containers::inspect(globals, &names).await?,
+        Command::Stop(args) => containers::stop(globals, args).await?,
+        Command::Rm { force, names } => containers::rm(globals, force, &names).await?,
+        Command::Wait { names } => containers::wait(globals, &names).await?,
+        Command::Image { command } => image::image(globals, command).await?,
+        Command::Daemon { command } => match command {
+            Some(DaemonCommand::Start) => daemon::start(globals).await?,
+            Some(DaemonCommand::Status) => daemon::status(globals).await?,
+            Some(DaemonCommand::Stop) => daemon::stop(globals).await?,
+            Some(DaemonCommand::Restart) => daemon::restart(globals).await?,
+            None => unreachable!("the daemon itself was told apart before"),
+        },
+        Command::Purge { yes } => purge::purge(globals, yes).await?,
+        Command::Doctor => return doctor::doctor(globals).await,
+        Command::Version => output::version(globals)?,
+    }
+    Ok(0)
+}

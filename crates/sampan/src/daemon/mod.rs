@@ -1,0 +1,403 @@
+//! The daemon's role: everything wired together, floor by floor, and taken apart again.
+//!
+//! ```text
+//! root (lock, directories, log) ─▶ store ─▶ network, cgroups ─▶ supervisor ─▶ containers ─▶ services ─▶ API ─▶ ready
+//! ```
+//!
+//! Each daemon begins by taking over what it finds; so `restart`, an upgrade and `kill -9` are one thing. Three orders
+//! end it: *stop* (everything ends, the records stay), *purge* (nothing stays) and *restart* (this process executes its
+//! binary anew; callers that connect meanwhile wait in the socket's queue).
+
+mod layout;
+mod listeners;
+mod log;
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use sampan_api::{Access, Core, DaemonOrder};
+use sampan_client::{Listen, Root};
+use sampan_container::{Containers, EdgeTables, Foundation, Images, Machine, Supervisor};
+use sampan_image::Layers;
+use sampan_model::Instance;
+use sampan_model::instance::Block;
+use sampan_model::view::{DaemonView, ErrorView, ProcessView};
+use sampan_network::Network;
+use sampan_runtime::cgroup::{Cgroups, Group};
+use sampan_runtime::supervisor::SupervisorConfig;
+use sampan_runtime::wire::{Event, Welcome};
+use sampan_service::Services;
+use sampan_store::{Blobs, Durability, LockError, Records, RootLock};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::ready::{DaemonArgs, Ready};
+use layout::Layout;
+
+/// How long apps may take to end when the daemon is stopped.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long the supervisor may take to end when nothing runs any more.
+const SUPERVISOR_WITHIN: Duration = Duration::from_secs(5);
+const BLOCK: &str = "default/daemon/block";
+
+/// Runs the daemon until it is told to end.
+pub fn main(args: DaemonArgs) -> ExitCode {
+    let DaemonArgs { root, http, ready } = args;
+    if let Err(error) = layout::refuse_without_root() {
+        ready.tell_error(&error);
+        return ExitCode::FAILURE;
+    }
+    let layout = match Layout::prepare(&root) {
+        Ok(layout) => layout,
+        Err(error) => return refused(ready, &error),
+    };
+    let lock = match RootLock::acquire(&layout.run_dir.join("daemon.lock")) {
+        Ok(lock) => lock,
+        Err(error @ LockError::Held { .. }) => {
+            ready.tell_error(&ErrorView {
+                code: "already_running".to_owned(),
+                message: format!("a daemon runs on {} already: {error}", root.path().display()),
+                hint: Some("`sampan daemon status` shows it".to_owned()),
+            });
+            return ExitCode::FAILURE;
+        }
+        Err(error) => return refused(ready, &error.into()),
+    };
+    log::begin(&layout.daemon_log);
+    crate::process::raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(512 * 1024)
+        .thread_keep_alive(Duration::from_secs(2))
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return refused(ready, &anyhow::Error::from(error).context("start the daemon's threads")),
+    };
+    let ended = runtime.block_on(run(&root, &layout, http, ready));
+    // what still blocks, blocks on something that is gone
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
+        Ok(End::Restart(socket)) => restart(&root, socket),
+        Ok(End::Stopped) => {
+            layout.remove_run_files();
+            drop(lock);
+            ExitCode::SUCCESS
+        }
+        Ok(End::Purged) => {
+            layout.remove_run_files();
+            layout.remove_everything();
+            drop(lock);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!("the daemon ends: {error:#}");
+            layout.remove_what_is_new();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum End {
+    Stopped,
+    Purged,
+    Restart(OwnedFd),
+}
+
+fn refused(ready: Ready, error: &anyhow::Error) -> ExitCode {
+    tracing::error!("the daemon could not start: {error:#}");
+    ready.tell_error(&error_view(error));
+    ExitCode::FAILURE
+}
+
+fn error_view(error: &anyhow::Error) -> ErrorView {
+    match error.downcast_ref::<listeners::ListenError>() {
+        Some(listen) => listen.view(),
+        None => ErrorView {
+            code: "internal".to_owned(),
+            message: format!("the daemon could not start: {error:#}"),
+            hint: Some("`sampan doctor` looks for what this machine lacks".to_owned()),
+        },
+    }
+}
+
+/// Everything that has to be taken apart at the end.
+struct House {
+    network: Arc<Network>,
+    cgroups: Arc<Group>,
+    supervisor: Arc<Supervisor>,
+    containers: Containers,
+    services: Services,
+}
+
+async fn run(root: &Root, layout: &Layout, http: Option<Listen>, ready: Ready) -> anyhow::Result<End> {
+    let started_at = Timestamp::now();
+    let socket = match listeners::native(layout) {
+        Ok(socket) => socket,
+        Err(error) => {
+            refused(ready, &error);
+            return Err(error);
+        }
+    };
+    let (end, mut ended) = watch::channel(false);
+    let built = build(root, layout, http, started_at).await;
+    let (house, core, orders, gone) = match built {
+        Ok(built) => built,
+        Err(error) => {
+            refused(ready, &error);
+            return Err(error);
+        }
+    };
+    let for_restart = socket.try_clone().context("keep the API's socket")?;
+    let access = Access { owner: layout::owner(), group: layout::group() };
+    layout.open_socket_to(access.group.as_ref().map(|(gid, _)| *gid));
+    socket.set_nonblocking(true).context("use the API's socket")?;
+    let listener = tokio::net::UnixListener::from_std(socket).context("use the API's socket")?;
+    let stop = async move {
+        let _ = ended.wait_for(|ended| *ended).await;
+    };
+    let api = tokio::spawn(sampan_api::native::serve(listener, core, access, stop));
+    ready.tell_ready();
+    tracing::info!(root = %root.path().display(), "ready");
+
+    let order = next_order(orders, gone).await;
+    tracing::info!(?order, "ending");
+    let result = match order {
+        DaemonOrder::Restart => End::Restart(for_restart.into()),
+        DaemonOrder::Stop => {
+            house.take_down().await;
+            End::Stopped
+        }
+        DaemonOrder::Purge => {
+            house.take_down().await;
+            End::Purged
+        }
+    };
+    end.send_replace(true);
+    // whoever is being answered gets the rest, but nobody keeps the daemon
+    let _ = tokio::time::timeout(Duration::from_secs(1), api).await;
+    Ok(result)
+}
+
+/// The next thing that ends this process: an order, a signal, or the supervisor's death, after which the next daemon
+/// finds what is left.
+async fn next_order(mut orders: mpsc::Receiver<DaemonOrder>, gone: tokio::task::JoinHandle<()>) -> DaemonOrder {
+    let mut signals =
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(|kind| signal(kind).ok());
+    let [terminate, interrupt, hang_up] = &mut signals;
+    let received = |signal: &mut Option<tokio::signal::unix::Signal>| {
+        let taken = signal.take();
+        async move {
+            match taken {
+                Some(mut signal) => {
+                    signal.recv().await;
+                }
+                None => std::future::pending().await,
+            }
+        }
+    };
+    tokio::select! {
+        order = orders.recv() => order.unwrap_or(DaemonOrder::Stop),
+        () = received(terminate) => DaemonOrder::Stop,
+        () = received(interrupt) => DaemonOrder::Stop,
+        () = received(hang_up) => DaemonOrder::Restart,
+        _ = gone => {
+            tracing::error!("the supervisor is gone: the daemon starts anew");
+            DaemonOrder::Restart
+        }
+    }
+}
+
+type Built = (House, Arc<Core>, mpsc::Receiver<DaemonOrder>, tokio::task::JoinHandle<()>);
+
+async fn build(root: &Root, layout: &Layout, http: Option<Listen>, started_at: Timestamp) -> anyhow::Result<Built> {
+    let records = Arc::new(Records::open(&layout.root.join("records.db"))?);
+    let blobs = Arc::new(Blobs::open(&layout.root.join("blobs"))?);
+    let layers = Arc::new(Layers::open(&layout.root.join("layers"))?);
+    let images = Images::new(Arc::clone(&records), blobs, Arc::clone(&layers));
+    let machine = Machine::look().context("look at this machine")?;
+    let instance = Instance::of_root(&layout.root);
+    let resolvers = resolvers();
+
+    // what is likeliest to be refused comes first, before anything is made outside the root
+    let found = Supervisor::find(&layout.run_dir)?;
+    let held = found.as_ref().map_or(&[][..], |(_, welcome, _)| &welcome.sockets);
+    let listening = listeners::http(&records, held, http)?;
+
+    let preferred = records.get::<Block>(BLOCK)?.map(|record| record.value);
+    let avoid: Vec<IpAddr> = resolvers.iter().map(SocketAddr::ip).collect();
+    let network = Arc::new(Network::open(&instance, preferred, &avoid)?);
+    if preferred != Some(network.block()) {
+        records.put(BLOCK, &network.block(), Durability::Intent)?;
+    }
+    layout.give_logs_to(network.block().logger_id())?;
+    let cgroups = Arc::new(Cgroups::detect()?.instance(&instance.cgroup_name())?);
+
+    let config = supervisor_config(layout, &instance, network.block(), &cgroups)?;
+    let (supervisor, welcome, events) = match found {
+        Some(connected) => connected,
+        None => Supervisor::start(&layout.run_dir, &config)?,
+    };
+    let supervisor = Arc::new(supervisor);
+    let edge = EdgeTables::new(Arc::clone(&supervisor), welcome.table);
+    edge.set_listeners(listening.keys, listening.sockets, resolvers);
+
+    let containers = Containers::new(Foundation {
+        records: Arc::clone(&records),
+        images: images.clone(),
+        network: Arc::clone(&network),
+        cgroups: Arc::clone(&cgroups),
+        supervisor: Arc::clone(&supervisor),
+        edge,
+        machine,
+        containers_dir: layout.root.join("containers"),
+        logs_dir: layout.root.join("logs"),
+    });
+    let roles = watch::Sender::new(processes(&welcome));
+    let gone = tokio::spawn(follow(containers.clone(), events, roles.clone()));
+    containers.adopt(&welcome).await?;
+    let services = Services::load(containers.clone(), Arc::clone(&records), listening.addresses.clone()).await?;
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = layers.sync() {
+            tracing::warn!(%error, "the layers could not be synced");
+        }
+    });
+
+    let (orders, ordered) = mpsc::channel(4);
+    let mut warnings = listening.warnings;
+    let findings = tokio::task::spawn_blocking(sampan_network::check).await.unwrap_or_default();
+    warnings.extend(findings.into_iter().filter(|finding| !finding.ok).map(|finding| {
+        let fix = finding.fix.map_or(String::new(), |fix| format!(" ({fix})"));
+        format!("{}: {}{fix}", finding.what, finding.detail)
+    }));
+    let view = DaemonView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        root: layout.root.clone(),
+        socket: root.socket(),
+        started_at,
+        revision: 0,
+        http: listening.addresses,
+        processes: Vec::new(),
+        warnings,
+    };
+    let revisions = Arc::clone(&records);
+    let core = Core {
+        containers: containers.clone(),
+        services: services.clone(),
+        records,
+        daemon: Box::new(move || DaemonView {
+            revision: revisions.revision(),
+            processes: roles.borrow().clone(),
+            ..view.clone()
+        }),
+        orders,
+        root: layout.root.clone(),
+    };
+    let house = House { network, cgroups, supervisor, containers, services };
+    Ok((house, Arc::new(core), ordered, gone))
+}
+
+/// Takes in the supervisor's events; those of its own processes go on to the daemon's view.
+async fn follow(containers: Containers, mut events: mpsc::Receiver<Event>, roles: watch::Sender<Vec<ProcessView>>) {
+    let (sender, receiver) = mpsc::channel(64);
+    let followed = tokio::spawn(async move { containers.follow(receiver).await });
+    while let Some(event) = events.recv().await {
+        if let Event::RoleStarted { role, pid } = &event {
+            roles.send_modify(|processes| {
+                processes.retain(|process| process.role != *role);
+                processes.push(ProcessView { role: role.clone(), pid: *pid });
+            });
+        }
+        if sender.send(event).await.is_err() {
+            break;
+        }
+    }
+    drop(sender);
+    let _ = followed.await;
+}
+
+fn processes(welcome: &Welcome) -> Vec<ProcessView> {
+    let process = |role: &str, pid| ProcessView { role: role.to_owned(), pid };
+    let mut processes = vec![process("daemon", std::process::id()), process("supervisor", welcome.pid)];
+    processes.extend(welcome.logger.map(|pid| process("logger", pid)));
+    processes.extend(welcome.edge.map(|pid| process("edge", pid)));
+    processes
+}
+
+fn supervisor_config(
+    layout: &Layout,
+    instance: &Instance,
+    block: Block,
+    cgroups: &Group,
+) -> anyhow::Result<SupervisorConfig> {
+    Ok(SupervisorConfig {
+        exe: std::env::current_exe().context("find Sampan's own binary")?,
+        run_dir: layout.run_dir.clone(),
+        log_dir: layout.root.join("logs"),
+        stderr: layout.root.join("supervisor.log"),
+        tag: instance.tag().to_owned(),
+        logger_id: block.logger_id(),
+        edge_id: block.edge_id(),
+        cgroup_files: cgroups.role("supervisor")?,
+    })
+}
+
+/// The machine's resolvers, as `/etc/resolv.conf` names them.
+fn resolvers() -> Vec<SocketAddr> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    named.filter_map(|rest| rest.trim().parse::<IpAddr>().ok()).take(3).map(|ip| SocketAddr::new(ip, 53)).collect()
+}
+
+impl House {
+    /// Ends everything that runs and removes everything that was made; goes on past failures.
+    async fn take_down(&self) {
+        self.services.stop().await;
+        self.containers.stop_all(GRACE).await;
+        let supervisor = Arc::clone(&self.supervisor);
+        let network = Arc::clone(&self.network);
+        let cgroups = Arc::clone(&self.cgroups);
+        let taken_down = tokio::task::spawn_blocking(move || {
+            let ended = supervisor.shut_down(SUPERVISOR_WITHIN);
+            if let Err(error) = ended {
+                tracing::error!(%error, "the supervisor could not be ended");
+            }
+            for error in network.close() {
+                tracing::error!(%error, "a part of the network could not be removed");
+            }
+            if let Err(error) = cgroups.remove() {
+                tracing::error!(%error, "the cgroups could not be removed");
+            }
+        });
+        if taken_down.await.is_err() {
+            tracing::error!("the daemon could not take everything down");
+        }
+    }
+}
+
+/// Executes the binary anew. The API's socket stays open under its number, so that nobody is refused meanwhile.
+fn restart(root: &Root, socket: OwnedFd) -> ExitCode {
+    use std::os::fd::AsRawFd as _;
+    if let Err(error) = rustix::io::fcntl_setfd(socket.as_fd(), rustix::io::FdFlags::empty()) {
+        tracing::warn!(%error, "the API's socket could not be kept");
+    }
+    // the path, not /proc/self/exe: after an upgrade it is the new binary
+    let exe = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let exe = exe.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+    let error = std::process::Command::new(exe)
+        .arg("daemon")
+        .arg("--root")
+        .arg(root.path())
+        .env_remove("SAMPAN_READY_FD")
+        .env(listeners::NATIVE_FD, socket.as_raw_fd().to_string())
+        .exec();
+    tracing::error!(%error, "the daemon could not be executed anew");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,31 @@
+//! The `sampan` binary: one program, five roles, told apart by its first argument.
+//!
+//! | started as | role | by whom |
+//! |---|---|---|
+//! | `sampan supervisor …` | parent of every container | the daemon |
+//! | `sampan logger` | writes the containers' output | the supervisor |
+//! | `sampan edge` | ingress and name service | the supervisor |
+//! | `sampan daemon [--root …]`, no further word | the daemon, in the foreground | systemd, the command line |
+//! | all else | the command line | people and programs |
+//!
+//! The first three are told apart before clap and tokio are touched: they are to be small and to start at once.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod daemon;
+mod edge;
+mod process;
+mod ready;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_deref().and_then(|word| word.to_str()) {
+        Some("supervisor") => sampan_runtime::supervisor::main(args),
+        Some("logger") => sampan_runtime::logger::main(),
+        Some("edge") => edge::main(),
+        _ => cli::main(),
+    }
+}
