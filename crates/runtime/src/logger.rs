@@ -189,7 +189,7 @@ impl<'dir> Logger<'dir> {
         Ok(())
     }
 
-    /// Write what is in the container's pipes now, finish its lines, and forget it.
+    /// Write what is in the container's pipes now, unfinished lines too, and forget it.
     fn end(&mut self, id: &ContainerId) {
         let Some(mut container) = self.numbers.remove(id).and_then(|number| self.containers.remove(&number)) else {
             return;
@@ -197,7 +197,7 @@ impl<'dir> Logger<'dir> {
         let Container { pipes, writer } = &mut container;
         for pipe in pipes {
             pipe.drain(&mut self.bytes, writer, &mut self.batch);
-            pipe.line.finish(&Stamp::now(), writer, &mut self.batch);
+            pipe.line.let_go(writer, &mut self.batch);
             // the supervisor has the same open file: closing ours would not end the events
             let _ = epoll::delete(&self.events, &pipe.end);
         }

@@ -13,13 +13,11 @@ pub(super) struct Line {
     stamp: Stamp,
     /// Whether that began with the last bytes taken.
     new: bool,
-    /// Whether a part of it has been written.
-    begun: bool,
 }
 
 impl Line {
     pub fn new(stream: Stream) -> Self {
-        Self { stream, held: Vec::new(), stamp: Stamp::now(), new: false, begun: false }
+        Self { stream, held: Vec::new(), stamp: Stamp::now(), new: false }
     }
 
     /// Whether something is held.
@@ -77,21 +75,14 @@ impl Line {
             // freed, not kept: there may be a thousand containers
             self.held = Vec::new();
         }
-        self.begun = partial;
     }
 
-    /// Put what is held as a part of a line that goes on.
+    /// Put what is held as a part of a line that goes on; or that never ends, where the stream is over: an end of line
+    /// that the program did not write is not made up.
     pub fn let_go(&mut self, writer: &mut Writer<'_>, batch: &mut Batch) {
         if self.is_held() {
             let stamp = self.stamp;
             self.put(&[], &stamp, true, writer, batch);
-        }
-    }
-
-    /// The stream is over: end its line, if it has one.
-    pub fn finish(&mut self, stamp: &Stamp, writer: &mut Writer<'_>, batch: &mut Batch) {
-        if self.is_held() || self.begun {
-            self.put(&[], stamp, false, writer, batch);
         }
     }
 }

@@ -131,7 +131,7 @@ fn lines_of_both_streams() {
     logger.end(&output);
     let mut found = shown(logger.path(), &output.id);
     found.sort();
-    assert_eq!(found, ["eF oh\u{fffd}\r", "oF ", "oF one", "oF two", "oF unfinished"]);
+    assert_eq!(found, ["eF oh\u{fffd}\r", "oF ", "oF one", "oF two", "oP unfinished"]);
     assert_eq!(entries(logger.path(), &output.id).iter().filter(|entry| entry.text == b"oh\xff\r").count(), 1);
     logger.stop();
 }
@@ -160,7 +160,7 @@ fn a_prompt_is_seen_while_it_waits_and_its_line_goes_on() {
     wait_for(logger.path(), &output.id, 3);
     logger.end(&output);
     // its end is the end of the line
-    assert_eq!(shown(logger.path(), &output.id), ["oP name? ", "oF x", "oP bye> ", "oF "]);
+    assert_eq!(shown(logger.path(), &output.id), ["oP name? ", "oF x", "oP bye> "]);
     logger.stop();
 }
 
@@ -264,7 +264,7 @@ fn an_unknown_end_is_answered_and_an_open_twice_goes_on() {
     let second = logger.open(1);
     second.out(b"two\n");
     logger.end(&second);
-    assert_eq!(shown(logger.path(), &id(1)), ["oF one", "oF two"]);
+    assert_eq!(shown(logger.path(), &id(1)), ["oP one", "oF two"]);
     logger.stop();
 }
 
