@@ -26,6 +26,7 @@ use sampan_runtime::wire::{Ended, Event, Request};
 use sampan_store::{Durability, Records};
 use tokio::sync::watch;
 
+use crate::wires::Wires;
 use crate::{ContainerError, ContainerRecord, EdgeTables, Images, Machine, Supervisor, failpoint};
 
 /// How long a container that is removed at its end is kept for those who wait for its end or read its log.
@@ -65,6 +66,7 @@ pub(crate) struct Inner {
     pub(crate) seccomp: String,
     /// The daemon stops: nothing is started any more.
     pub(crate) stopping: AtomicBool,
+    pub(crate) wires: Arc<Wires>,
     index: Mutex<Index>,
 }
 
@@ -83,6 +85,8 @@ pub(crate) struct Container {
     pub(crate) logged: watch::Sender<bool>,
     /// Held while something is done with it.
     pub(crate) turn: Mutex<()>,
+    /// Whether nothing of its server is left outside its record, for all that is known.
+    pub(crate) is_down: AtomicBool,
 }
 
 impl Container {
@@ -94,6 +98,7 @@ impl Container {
             record: Mutex::new(record),
             logged: watch::Sender::new(logged),
             turn: Mutex::new(()),
+            is_down: AtomicBool::new(false),
         }
     }
 
@@ -111,9 +116,9 @@ impl Containers {
     pub fn new(foundation: Foundation) -> Self {
         let program = sampan_runtime::seccomp::docker_default(sampan_runtime::defaults::DEFAULT_CAPABILITIES);
         let seccomp = program.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        Self {
-            inner: Arc::new(Inner { foundation, seccomp, stopping: AtomicBool::new(false), index: Mutex::default() }),
-        }
+        let wires = Arc::new(Wires::new(Arc::clone(&foundation.network)));
+        let stopping = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { foundation, seccomp, stopping, wires, index: Mutex::default() }) }
     }
 
     /// This machine.
@@ -213,7 +218,10 @@ impl Containers {
             }
             self.stop(id, Duration::ZERO).await?;
         }
-        self.blocking("removing a container", move |inner| inner.remove(&container)).await
+        let index = container.record().server_index;
+        self.blocking("removing a container", move |inner| inner.remove(&container)).await?;
+        self.inner.wires.gone(index).await;
+        Ok(())
     }
 
     /// Waits until a container has ended and, where it is to be removed then, until it is.
@@ -322,6 +330,7 @@ impl Containers {
             let mut running = self.inner.all();
             running.retain(|container| container.state.borrow().status == ContainerStatus::Running);
             if running.is_empty() {
+                self.inner.wires.all_gone().await;
                 return;
             }
             let stops: Vec<_> =
@@ -384,7 +393,9 @@ impl Containers {
     async fn remove_when_logged(&self, container: &Arc<Container>) {
         let mut logged = container.logged.subscribe();
         let _ = tokio::time::timeout(KEPT_AFTER_EXIT, logged.wait_for(|logged| *logged)).await;
-        match self.remove(&container.id, true).await {
+        let removed = Arc::clone(container);
+        // its wire may be on its way out yet: nobody waits for that
+        match self.blocking("removing a container", move |inner| inner.remove(&removed)).await {
             Ok(()) | Err(ContainerError::NotFound(_)) => {}
             Err(error) => tracing::warn!(id = %container.id, %error, "an ended container could not be removed"),
         }
@@ -462,7 +473,8 @@ impl Inner {
         if let Some(other) = same_name {
             return Err(ContainerError::NameTaken { name: spec.name.to_string(), id: other.id.short().to_owned() });
         }
-        let free = (0..SERVERS).find(|server| !index.servers.contains(server));
+        let is_free = |server: &u32| !index.servers.contains(server) && !self.wires.is_going(*server);
+        let free = (0..SERVERS).find(is_free);
         let server_index = free.ok_or(ContainerError::NoServerLeft(SERVERS))?;
         let record = ContainerRecord {
             id: id.clone(),
@@ -516,9 +528,9 @@ impl Inner {
         self.signal(container, KILL)
     }
 
-    /// A container's process has ended: its record says how, and everything of its server goes. In this order, since
-    /// taking a wire down waits for some of the kernel's grace periods and nobody should wait with it; a daemon that
-    /// is killed in between finds the leftovers by that record.
+    /// A container's process has ended: its record says how, and everything of its server goes. In this order, so that
+    /// nobody who waits for the end waits for that too; a daemon that is killed in between finds the leftovers by the
+    /// record.
     pub(crate) fn ended(&self, container: &Container, ended: &Ended) {
         if container.state.borrow().status != ContainerStatus::Running {
             return;
@@ -545,11 +557,12 @@ impl Inner {
 
     /// Removes everything of a container's server outside its record; goes on past failures, which are logged.
     pub(crate) fn take_server_down(&self, container: &Container) {
+        if container.is_down.swap(true, Ordering::SeqCst) {
+            return;
+        }
         let record = container.record();
         self.foundation.edge.remove_server(&container.id);
-        if let Err(error) = self.foundation.network.detach(record.server_index) {
-            tracing::warn!(id = %container.id, %error, "a server's wire could not be removed");
-        }
+        self.wires.take_down(record.server_index);
         self.remove_cgroup(container.id.short());
     }
 

@@ -24,6 +24,7 @@ mod machine;
 mod record;
 mod start;
 mod supervisor;
+mod wires;
 
 pub use containers::{Containers, Foundation};
 pub use edge::EdgeTables;

@@ -35,6 +35,7 @@ impl Inner {
             ContainerStatus::Running => return Err(ContainerError::Running(container.record().spec.name.to_string())),
             ContainerStatus::Removing => return Err(ContainerError::NotFound(container.id.short().to_owned())),
         }
+        container.is_down.store(false, Ordering::SeqCst);
         match self.start_server(container) {
             Ok((pid, started_at)) => {
                 failpoint::reach("container_started");
@@ -91,6 +92,7 @@ impl Inner {
         write_etc(&directory, &record)?;
         let ids = self.block().server_ids(record.server_index);
         let root = rootfs::mount_overlay(&lowers, &directory.join("upper"), userns.as_fd(), ids)?;
+        self.wires.wait_until_gone(record.server_index);
         let wired = foundation.network.attach(record.server_index, netns.as_fd())?;
         foundation.edge.add_server(&container.id, Some((wired.dns_udp, wired.dns_tcp)));
         failpoint::reach("container_wired");

@@ -159,7 +159,7 @@ fn a_prompt_is_seen_while_it_waits_and_its_line_goes_on() {
     output.out(b"bye> ");
     wait_for(logger.path(), &output.id, 3);
     logger.end(&output);
-    // its end is the end of the line
+    // what it never ended stays without an end
     assert_eq!(shown(logger.path(), &output.id), ["oP name? ", "oF x", "oP bye> "]);
     logger.stop();
 }
