@@ -160,6 +160,7 @@ pub async fn connect_or_start(root: &Root, options: &StartOptions) -> Result<Cli
 /// [`StartError`].
 pub async fn ensure_started(root: &Root, options: &StartOptions) -> Result<(), StartError> {
     let end = Instant::now() + LOCKED_LIMIT;
+    let mut died = false;
     loop {
         if listens(root).await {
             return Ok(());
@@ -175,6 +176,8 @@ pub async fn ensure_started(root: &Root, options: &StartOptions) -> Result<(), S
                 }
                 wait_for_socket(root, Instant::now() + LOCKED_LOOK).await;
             }
+            // killed on its way, perhaps: the next one finds what it left
+            Err(StartError::Died { .. }) if !died => died = true,
             Err(error) => return Err(error),
         }
     }

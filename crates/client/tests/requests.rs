@@ -1,5 +1,6 @@
 //! The client against a daemon of canned answers: what is sent, what is read, and what becomes of a lost connection.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::os::unix::fs::PermissionsExt as _;

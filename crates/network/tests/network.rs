@@ -1,6 +1,8 @@
 //! A network as it is used: in namespaces of its own, with real connections. Needs root. The machine's own interfaces,
 //! rules and settings are never touched: a [`World`] has a namespace that plays the host and one that plays the outside.
 
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -1,5 +1,7 @@
 //! Sources in temporary directories, through the real toolchain, to images.
 
+#![forbid(unsafe_code)]
+
 #[path = "it/compile.rs"]
 mod compile;
 #[path = "it/detect.rs"]

@@ -1,4 +1,7 @@
-//! What the long-lived roles set up for themselves first.
+//! What the roles need to know of their own process, and set up for it first.
+
+use std::io;
+use std::path::PathBuf;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
@@ -20,4 +23,19 @@ pub fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "the limit on descriptors stays as it is");
     }
+}
+
+/// Sampan's own binary, to be executed again: the one at its path, which after an upgrade is the new one; this very one
+/// where there is none any more.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn own_binary() -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    if path.exists() {
+        return Ok(path);
+    }
+    // the kernel's mark on a file that was replaced or removed
+    let replaced = path.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    Ok(replaced.filter(|path| path.exists()).unwrap_or_else(|| "/proc/self/exe".into()))
 }

@@ -4,6 +4,8 @@
 //! runs inside the containers. Its root file system holds nothing but itself and the libraries it is linked with.
 //! Needs root; leaves nothing behind.
 
+#![forbid(unsafe_code)]
+
 mod harness;
 mod inside;
 mod tests;

@@ -31,7 +31,7 @@ pub async fn check_possible(globals: &Globals) -> Result<(), Failure> {
 
 /// What a daemon is started with.
 pub fn start_options(globals: &Globals) -> Result<StartOptions, Failure> {
-    let exe = std::env::current_exe().map_err(|error| Failure::new(format!("find our own binary: {error}")))?;
+    let exe = crate::process::own_binary().map_err(|error| Failure::new(format!("find our own binary: {error}")))?;
     Ok(StartOptions { exe, http: globals.http })
 }
 

@@ -37,6 +37,7 @@ use sampan_store::{Blobs, Durability, LockError, Records, RootLock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::process;
 use crate::ready::{DaemonArgs, Ready};
 use layout::Layout;
 
@@ -70,7 +71,7 @@ pub fn main(args: DaemonArgs) -> ExitCode {
         Err(error) => return refused(ready, &error.into()),
     };
     log::begin(&layout.daemon_log);
-    crate::process::raise_descriptor_limit();
+    process::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(512 * 1024)
@@ -338,7 +339,7 @@ fn supervisor_config(
     cgroups: &Group,
 ) -> anyhow::Result<SupervisorConfig> {
     Ok(SupervisorConfig {
-        exe: std::env::current_exe().context("find Sampan's own binary")?,
+        exe: process::own_binary().context("find Sampan's own binary")?,
         run_dir: layout.run_dir.clone(),
         log_dir: layout.root.join("logs"),
         stderr: layout.root.join("supervisor.log"),
@@ -388,9 +389,7 @@ fn restart(root: &Root, socket: OwnedFd) -> ExitCode {
     if let Err(error) = rustix::io::fcntl_setfd(socket.as_fd(), rustix::io::FdFlags::empty()) {
         tracing::warn!(%error, "the API's socket could not be kept");
     }
-    // the path, not /proc/self/exe: after an upgrade it is the new binary
-    let exe = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
-    let exe = exe.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+    let exe = process::own_binary().unwrap_or_else(|_| "/proc/self/exe".into());
     let error = std::process::Command::new(exe)
         .arg("daemon")
         .arg("--root")
