@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Nothing in it tells when or where it was made: times are fixed and entries sorted by
-//! [`LayerWriter`](sampan_image::LayerWriter), and there is no `created`. The environment in `sampan.toml` is not in
+//! [`LayerWriter`], and there is no `created`. The environment in `sampan.toml` is not in
 //! the image but in the service's settings: images travel, and secrets should not travel with them.
 
 use std::collections::BTreeMap;

@@ -32,6 +32,11 @@ impl Failure {
         Self::new(message)
     }
 
+    /// What was tried before the error: "import rootfs.tar".
+    pub fn about(self, what: &str) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
+
     /// Nothing more is to be said; the command ends with this code.
     pub fn silent(code: u8) -> Self {
         Self { code, quiet: true, ..Self::new("") }

@@ -66,7 +66,8 @@ fn write_files(archive: &Path, into: &Path) -> Result<Files, Failure> {
     };
     let layer = into.join("layer");
     let mut out = BufWriter::new(File::create(&layer).map_err(|error| cannot("write", &layer, error))?);
-    let imported = import_rootfs(reader, &mut out, &ImageConfig::default()).map_err(|error| Failure::of(&error))?;
+    let imported = import_rootfs(reader, &mut out, &ImageConfig::default())
+        .map_err(|error| Failure::of(&error).about(&format!("import {}", archive.display())))?;
     out.flush().map_err(|error| cannot("write", &layer, error))?;
     let Imported { layer: described, composed } = imported;
     let mut blobs = vec![(described.digest, layer)];
