@@ -1,6 +1,8 @@
 //! What a container may and sees where nobody says otherwise: Docker's defaults
 //! (moby `daemon/pkg/oci/defaults.go` and `daemon/pkg/oci/caps/defaults.go`, version 29).
 
+use std::ffi::OsString;
+
 /// The capabilities of a container's root, bit N for capability N: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID,
 /// SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD, AUDIT_WRITE, SETFCAP.
 pub const DEFAULT_CAPABILITIES: u64 = bits(&[0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31]);
@@ -20,7 +22,7 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 /// What the kernel would tell a container about its host: hidden.
 pub fn masked_paths() -> Vec<String> {
-    [
+    let fixed = [
         "/proc/acpi",
         "/proc/asound",
         "/proc/interrupts",
@@ -33,12 +35,39 @@ pub fn masked_paths() -> Vec<String> {
         "/proc/timer_stats",
         "/sys/devices/virtual/powercap",
         "/sys/firmware",
-    ]
-    .map(str::to_owned)
-    .into()
+    ];
+    // how hot each processor has been: what the neighbours do
+    let throttles = processors().into_iter().map(|number| format!("{PROCESSORS}/cpu{number}/thermal_throttle"));
+    fixed.into_iter().map(str::to_owned).chain(throttles).collect()
+}
+
+const PROCESSORS: &str = "/sys/devices/system/cpu";
+
+/// The numbers of this machine's processors, as the kernel lists them now; none where it does not.
+fn processors() -> Vec<u32> {
+    let entries = std::fs::read_dir(PROCESSORS).into_iter().flatten().flatten();
+    let number = |name: OsString| name.to_str()?.strip_prefix("cpu")?.parse().ok();
+    let mut numbers: Vec<u32> = entries.filter_map(|entry| number(entry.file_name())).collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 /// What a container may read of the kernel but not change.
 pub fn readonly_paths() -> Vec<String> {
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"].map(str::to_owned).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_processor_is_masked() {
+        let paths = masked_paths();
+        assert!(paths.iter().any(|path| path == "/proc/kcore"));
+        let throttles: Vec<_> = paths.iter().filter(|path| path.ends_with("/thermal_throttle")).collect();
+        assert_eq!(throttles.len(), processors().len());
+        assert!(throttles.iter().all(|path| path.starts_with("/sys/devices/system/cpu/cpu")), "{throttles:?}");
+        assert!(throttles.len() >= std::thread::available_parallelism().unwrap().get(), "{throttles:?}");
+    }
 }

@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use self::line::Line;
 use crate::logs::format::Stamp;
 use crate::logs::{Batch, Stream, Writer};
+use crate::seccomp;
 
 const CONTROL: i32 = 3;
 const DIRECTORY: i32 = 4;
@@ -69,6 +70,10 @@ enum Answer {
 
 /// Be the logger: `sampan logger`, started by the supervisor. Returns when the socket has ended.
 pub fn main() -> ExitCode {
+    if let Err(error) = seccomp::confine_role() {
+        eprintln!("sampan logger: {error}");
+        return ExitCode::FAILURE;
+    }
     let served = process::inherited(CONTROL)
         .and_then(|control| Ok((control, process::inherited(DIRECTORY)?)))
         .and_then(|(control, directory)| serve(control.as_fd(), directory.as_fd()));

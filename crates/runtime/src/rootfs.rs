@@ -102,12 +102,17 @@ pub fn mount_overlay(
     Ok(overlay.mount(Attributes::MOUNT_ATTR_NODEV)?)
 }
 
-fn prepare(top_layer: &Path, dir: &Path) -> Result<(), RootfsError> {
+/// Makes `dir` and what [`mount_overlay`] wants in it, for whoever has something to put into `u/` before it is mounted.
+/// What is there already stays as it is. Blocks.
+///
+/// # Errors
+/// [`RootfsError::Prepare`].
+pub fn prepare(top_layer: &Path, dir: &Path) -> Result<(), RootfsError> {
     let error = |path: &Path| {
         let path = path.to_owned();
         move |source| RootfsError::Prepare { path, source }
     };
-    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir) {
         Err(exists) if exists.kind() == io::ErrorKind::AlreadyExists => {}
         result => result.map_err(error(dir))?,
     }

@@ -1,4 +1,5 @@
-//! Which system calls a container may make: Docker's default profile, by meaning.
+//! Which system calls a container may make: Docker's default profile, by meaning. And which the roles may that handle
+//! strangers' bytes, logger and edge: [`role`].
 //!
 //! The source is `seccomp/default_linux.go` of [moby/profiles](https://github.com/moby/profiles) as of summer 2026,
 //! read for what it allows and written anew in `table`. The default is EPERM; what is newer than the profile gets
@@ -15,8 +16,10 @@
 //! As in Docker, a 32-bit x86 program's `socketcall` is allowed whole: its arguments are behind a pointer, and no filter
 //! sees them.
 
+mod role;
 mod table;
 
+pub use role::{ConfineError, confine_role, role};
 use sampan_sys::seccomp::{Action, Architecture, Condition, Filter, Program, Test};
 
 const EPERM: u16 = 1;

@@ -23,6 +23,10 @@ const CONTROLS: usize = 64;
 
 /// Runs the edge until the supervisor closes its end.
 pub fn main() -> ExitCode {
+    if let Err(error) = sampan_runtime::seccomp::confine_role() {
+        eprintln!("sampan edge: {error}");
+        return ExitCode::FAILURE;
+    }
     let socket = match sampan_sys::process::inherited(CONTROL) {
         Ok(socket) => Arc::new(socket),
         Err(error) => {

@@ -1,5 +1,6 @@
 //! The processes may die; apps go on.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -115,6 +116,22 @@ fn daemon_stopped_and_apps_come_back() {
         (service[0]["health"] == "ready").then(|| service[0]["url"].as_str().expect("a URL").to_owned())
     });
     assert_eq!(body_of(&url), "probe one");
+}
+
+#[test]
+fn roles_that_read_strangers_bytes_are_confined() {
+    let sampan = Sampan::new();
+    sampan.up(&sources::fixture("probe"), &[]);
+    for role in ["logger", "edge"] {
+        let pid = sampan.pid_of(role).as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
+        for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
+            assert!(status.lines().any(|found| found == line), "{role}: no {line:?} in\n{status}");
+        }
+        // nor may others of its user look into it: what it has in /proc is root's
+        let owner = std::fs::metadata(format!("/proc/{pid}/environ")).expect("an owner").uid();
+        assert_eq!(owner, 0, "{role} can be looked into");
+    }
 }
 
 #[test]

@@ -6,9 +6,9 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use sampan_model::ContainerId;
 use serde::{Deserialize, Serialize};
 
@@ -30,10 +30,7 @@ impl Pipes {
 
     /// The pipes of a running process that nobody else holds any more, where its output still are those of these inodes.
     pub fn of_process(pid: u32, inodes: [u64; 2]) -> Option<Self> {
-        let open = |number: u32, inode: u64| {
-            let fd = reopen(&format!("/proc/{pid}/fd/{number}"), OFlags::NONBLOCK).ok()?;
-            (rustix::fs::fstat(&fd).ok()?.st_ino == inode).then_some(fd)
-        };
+        let open = |number: u32, inode| open_pipe(&format!("/proc/{pid}/fd/{number}"), inode).ok().flatten();
         Some(Self([open(1, inodes[0])?, open(2, inodes[1])?]))
     }
 
@@ -51,13 +48,26 @@ impl Pipes {
 fn pipe(uid: u32, gid: u32) -> io::Result<(OwnedFd, OwnedFd)> {
     let (end, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::fs::fchown(&end, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&end));
     // two opens, as "do not block" belongs to an open file and only the logger's must not
-    Ok((reopen(&path, OFlags::NONBLOCK)?, reopen(&path, OFlags::empty())?))
+    Ok((reopen(&end, OFlags::NONBLOCK)?, reopen(&end, OFlags::empty())?))
 }
 
-fn reopen(path: &str, flags: OFlags) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | flags, Mode::empty())?)
+/// The pipe of this inode, where that is what the path leads to. Opened only once it is known to be: a container may
+/// have put anything there, and opening is what a terminal or a device of its choice would act upon.
+fn open_pipe(path: &str, inode: u64) -> io::Result<Option<OwnedFd>> {
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = rustix::fs::fstat(&found)?;
+    // inode numbers are those of a file system: a FIFO on a disk is none of the kernel's own pipes
+    let (any_pipe, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let is_it = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
+        && stat.st_dev == rustix::fs::fstat(&any_pipe)?.st_dev
+        && stat.st_ino == inode;
+    if is_it { reopen(&found, OFlags::NONBLOCK).map(Some) } else { Ok(None) }
+}
+
+fn reopen(fd: &OwnedFd, flags: OFlags) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    Ok(rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | flags, Mode::empty())?)
 }
 
 /// To the logger.
@@ -138,6 +148,29 @@ mod tests {
         let mut buffer = [0; 8];
         assert_eq!(rustix::io::read(pipes.ends()[0], &mut buffer), Ok(3));
         assert_eq!(rustix::io::read(pipes.ends()[0], &mut buffer), Err(rustix::io::Errno::AGAIN));
+    }
+
+    #[test]
+    fn only_the_pipe_itself_is_opened() {
+        let (pipe, _writer) = rustix::pipe::pipe().unwrap();
+        let terminal =
+            rustix::fs::open("/dev/ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, Mode::RUSR | Mode::WUSR).unwrap();
+        let fifo = rustix::fs::open(&fifo, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let file = OwnedFd::from(tempfile::tempfile().unwrap());
+        for (what, fd, off, expected) in [
+            ("the pipe", &pipe, 0, true),
+            ("another pipe", &pipe, 1, false),
+            ("a terminal", &terminal, 0, false),
+            ("a FIFO of a file system", &fifo, 0, false),
+            ("a file", &file, 0, false),
+        ] {
+            let inode = rustix::fs::fstat(fd).unwrap().st_ino + off;
+            let opened = open_pipe(&format!("/proc/self/fd/{}", fd.as_raw_fd()), inode).unwrap();
+            assert_eq!(opened.is_some(), expected, "{what}");
+        }
     }
 
     #[test]

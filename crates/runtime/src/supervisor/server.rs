@@ -26,6 +26,22 @@ use crate::journal::Journal;
 /// How long the logger has to write the last bytes when everything ends.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 
+/// An end is asked for on the socket: no signal to the group, at the machine's end or of a terminal must take the apps'
+/// parent, or halt it.
+const IGNORED: &[Signal] = &[
+    Signal::TERM,
+    Signal::INT,
+    Signal::HUP,
+    Signal::PIPE,
+    Signal::QUIT,
+    Signal::TSTP,
+    Signal::TTIN,
+    Signal::TTOU,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::ALARM,
+];
+
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const LOGGER: u64 = 2;
@@ -71,9 +87,8 @@ pub(super) struct Server {
 impl Server {
     pub fn new(settings: &Settings, held: Held, listener: OwnedFd, journal: Journal) -> io::Result<Self> {
         let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        // an end is asked for on the socket; a signal to the group or at the machine's end must not take the apps' parent
-        let ignored = [Signal::TERM, Signal::INT, Signal::HUP, Signal::PIPE].map(Signal::as_raw);
-        let signals = SignalEvents::watch(&[&[Signal::CHILD.as_raw()], &ignored[..]].concat())?;
+        let watched: Vec<i32> = IGNORED.iter().chain([&Signal::CHILD]).map(|signal| signal.as_raw()).collect();
+        let signals = SignalEvents::watch(&watched)?;
         rustix::io::ioctl_fionbio(&listener, true)?;
         epoll::add(&events, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         epoll::add(&events, &signals, EventData::new_u64(SIGNALS), EventFlags::IN)?;

@@ -1,6 +1,7 @@
 //! The daemon's side: starting a supervisor where none answers.
 
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -63,6 +64,7 @@ pub fn start(config: &SupervisorConfig) -> Result<(), StartError> {
     let messages = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
+        .mode(0o600)
         .open(&config.stderr)
         .map_err(|source| StartError::Messages { path: config.stderr.clone(), source })?;
     let settings = Settings {

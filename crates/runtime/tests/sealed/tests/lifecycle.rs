@@ -12,6 +12,7 @@ pub(super) const TESTS: &[Test] = &[
     ("a_second_supervisor_is_refused", a_second_supervisor_is_refused),
     ("the_next_daemon_is_told_all", the_next_daemon_is_told_all),
     ("only_the_last_daemon_is_heard", only_the_last_daemon_is_heard),
+    ("no_signal_ends_it", no_signal_ends_it),
     ("a_waiting_child_can_be_given_up", a_waiting_child_can_be_given_up),
     ("ids_come_back", ids_come_back),
     ("a_logger_that_dies_loses_nothing", a_logger_that_dies_loses_nothing),
@@ -55,6 +56,16 @@ fn only_the_last_daemon_is_heard(layer: &Layer) {
     let (_link, ..) = crate::harness::connect(&machine.config.run_dir);
     closed.recv_timeout(crate::harness::PATIENCE).expect("the first one is let go");
     assert!(machine.link.call(Request::Shutdown, &[]).is_err());
+}
+
+fn no_signal_ends_it(layer: &Layer) {
+    use rustix::process::Signal;
+    let mut machine = Machine::start(layer);
+    let pidfd = sampan_sys::pidfd::open(machine.welcome.pid).expect("it runs");
+    for signal in [Signal::TERM, Signal::HUP, Signal::QUIT, Signal::TSTP, Signal::TTIN, Signal::USR1, Signal::ALARM] {
+        sampan_sys::pidfd::signal(pidfd.as_fd(), signal.as_raw()).expect("a signal");
+        machine.reconnect();
+    }
 }
 
 fn a_waiting_child_can_be_given_up(layer: &Layer) {
