@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use sampan_container::{ContainerRecord, Containers, Images};
 use sampan_model::view::{Change, ContainerCreate, DaemonView, DeployEvent};
-use sampan_model::{ContainerName, ContainerSpec, ContainerStatus, Label};
+use sampan_model::{ContainerName, ContainerSpec, Label};
 use sampan_service::Services;
 use sampan_store::{Records, WatchError};
 use tokio::sync::mpsc;
@@ -114,8 +114,7 @@ impl Core {
     }
 
     async fn order(&self, order: DaemonOrder) -> Result<Outcome, ApiError> {
-        let stopping = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the daemon is stopping", None);
-        self.orders.send(order).await.map_err(|_| stopping())?;
+        self.orders.send(order).await.map_err(|_| ApiError::stopping())?;
         Ok(Outcome::Begun)
     }
 
@@ -125,7 +124,7 @@ impl Core {
     ) -> Result<T, ApiError> {
         let images = self.containers.images().clone();
         let done = tokio::task::spawn_blocking(move || work(&images)).await;
-        Ok(done.map_err(|_| ApiError::bad_request("the daemon is stopping"))??)
+        Ok(done.map_err(|_| ApiError::stopping())??)
     }
 
     fn follow_deploy(&self, name: &Label, version: u64) -> Result<Outcome, ApiError> {
@@ -173,17 +172,21 @@ impl Core {
             remove_at_exit: asked.remove_at_exit,
             service: None,
         };
-        let record = self.containers.create(spec).await?;
-        match self.containers.start(&record.id).await {
-            Ok(record) => Ok(Outcome::Container(Box::new(record.view(None)))),
-            Err(error) => {
+        // a task of its own: whoever asked may go away in the middle, and no half is to be left then
+        let containers = self.containers.clone();
+        let started = tokio::spawn(async move {
+            let record = containers.create(spec).await?;
+            let started = containers.start(&record.id).await;
+            if started.is_err() {
                 // a container that never ran is nobody's: only the error is of use
-                if let Err(error) = self.containers.remove(&record.id, true).await {
+                if let Err(error) = containers.remove(&record.id, true).await {
                     tracing::warn!(id = %record.id, %error, "a container that did not start could not be removed");
                 }
-                Err(error.into())
             }
-        }
+            started
+        });
+        let record = started.await.map_err(|_| ApiError::stopping())??;
+        Ok(Outcome::Container(Box::new(record.view(None))))
     }
 
     fn read_log(&self, name: &str, range: LogRange) -> Result<Outcome, ApiError> {
@@ -239,7 +242,7 @@ impl Core {
 /// A service's replicas are its own to end: it would start them again.
 fn not_a_replica(record: &ContainerRecord) -> Result<(), ApiError> {
     match &record.spec.service {
-        Some(service) if record.state.status == ContainerStatus::Running => Err(ApiError::new(
+        Some(service) => Err(ApiError::new(
             StatusCode::CONFLICT,
             "in_use",
             format!(
@@ -249,7 +252,7 @@ fn not_a_replica(record: &ContainerRecord) -> Result<(), ApiError> {
             ),
             Some("remove the service: `sampan down NAME`"),
         )),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

@@ -26,6 +26,11 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message, None)
     }
 
+    /// The daemon is on its way out, or was restarted in the middle of it.
+    pub fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the daemon is stopping", Some("try again"))
+    }
+
     /// The body that says so.
     pub fn body(&self) -> ErrorBody {
         ErrorBody { error: self.view.clone() }
@@ -134,6 +139,7 @@ impl From<ContainerError> for ApiError {
             | ContainerError::Rootfs(_)
             | ContainerError::Records(_)
             | ContainerError::Blob(_)
+            | ContainerError::Stuck(_)
             | ContainerError::Io { .. } => of(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",

@@ -58,7 +58,7 @@ pub(crate) async fn receive(images: &Images, digest: Digest, body: Body) -> Resu
         }
     }
     drop(sender);
-    let written = write.await.map_err(|_| ApiError::bad_request("the daemon is stopping"))?;
+    let written = write.await.map_err(|_| ApiError::stopping())?;
     match (broken, written) {
         (Some(error), _) => Err(error),
         (None, Ok(_)) => {

@@ -13,7 +13,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use sampan_model::{ContainerId, ContainerState, ContainerStatus};
@@ -25,30 +24,32 @@ use crate::record::CONTAINERS;
 use crate::{ContainerError, ContainerRecord, Containers};
 
 impl Containers {
-    /// Takes over the containers that the records and the supervisor tell of, removes what belongs to none, and
-    /// starts again what is to be.
+    /// Takes over the containers that the records and the supervisor tell of, and removes what belongs to none. To be
+    /// called before the supervisor's events are [followed](Self::follow): those that came meanwhile wait, and are of
+    /// containers that are known by then. Those that are to be started again come back.
     ///
     /// # Errors
     /// The records cannot be read.
-    pub async fn adopt(&self, welcome: &Welcome) -> Result<(), ContainerError> {
+    pub async fn adopt(&self, welcome: &Welcome) -> Result<Vec<ContainerId>, ContainerError> {
         let welcome = welcome.clone();
-        let to_resume = self.blocking("taking over containers", move |inner| inner.adopt(&welcome)).await?;
-        for id in to_resume {
+        self.blocking("taking over containers", move |inner| inner.adopt(&welcome)).await
+    }
+
+    /// Starts again what is to run, and finishes removals that were interrupted.
+    pub async fn resume(&self, to_start: Vec<ContainerId>) {
+        for id in to_start {
             if let Err(error) = self.start(&id).await {
                 tracing::warn!(%id, %error, "a container that ran before could not be started again");
             }
         }
         for record in self.list() {
-            if record.spec.remove_at_exit && record.state.status == ContainerStatus::Exited {
-                let _ = self.remove(&record.id, true).await;
-            } else if record.state.status == ContainerStatus::Removing {
-                let removed = self.stop(&record.id, Duration::ZERO).await;
-                if let Err(error) = removed.and(self.remove(&record.id, true).await) {
-                    tracing::warn!(id = %record.id, %error, "a container's removal could not be finished");
-                }
+            let is_over = record.spec.remove_at_exit && record.state.status == ContainerStatus::Exited;
+            if (is_over || record.state.status == ContainerStatus::Removing)
+                && let Err(error) = self.remove(&record.id, true).await
+            {
+                tracing::warn!(id = %record.id, %error, "a container's removal could not be finished");
             }
         }
-        Ok(())
     }
 }
 
@@ -87,6 +88,8 @@ impl Inner {
                 false
             }
             (ContainerStatus::Running, Some((Phase::Exited(ended), _))) => {
+                // whether its output was logged to the end was told to nobody: it was, or is in this moment
+                container.logged.send_replace(true);
                 self.ended(container, ended);
                 false
             }
@@ -95,6 +98,7 @@ impl Inner {
                 if let Some(held) = held {
                     self.end_process(held);
                 }
+                container.logged.send_replace(true);
                 self.ended(container, &Ended { exit_code: None, at: Timestamp::now() });
                 record.spec.service.is_none() && rebooted
             }
@@ -181,7 +185,7 @@ impl Inner {
         for entry in entries.flatten() {
             let name = entry.file_name();
             if !records.iter().any(|record| record.id.as_str() == name)
-                && let Err(error) = std::fs::remove_dir_all(entry.path())
+                && let Err(error) = crate::tree::remove(&entry.path())
             {
                 tracing::warn!(path = %entry.path().display(), %error, "a directory that belongs to no container stays");
             }

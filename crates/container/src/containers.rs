@@ -32,6 +32,9 @@ use crate::{ContainerError, ContainerRecord, EdgeTables, Images, Machine, Superv
 /// How long a container that is removed at its end is kept for those who wait for its end or read its log.
 const KEPT_AFTER_EXIT: Duration = Duration::from_secs(10);
 
+/// How long a container may take to end when it was killed: the kernel's business alone.
+const KILLED_WITHIN: Duration = Duration::from_secs(30);
+
 /// What containers stand on.
 pub struct Foundation {
     /// Records.
@@ -200,9 +203,10 @@ impl Containers {
         }
         let killed = Arc::clone(&container);
         self.blocking("killing a container", move |inner| inner.kill(&killed)).await?;
-        // the sender lives in the container that is held here
-        let _ = state.wait_for(has_ended).await;
-        Ok(())
+        match tokio::time::timeout(KILLED_WITHIN, state.wait_for(has_ended)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ContainerError::Stuck(container.record().spec.name.to_string())),
+        }
     }
 
     /// Removes a container and everything of it; one that runs is killed first where `force` says so.
@@ -211,15 +215,18 @@ impl Containers {
     /// It runs, or something of it cannot be removed: its record then stays, `removing`.
     pub async fn remove(&self, id: &ContainerId, force: bool) -> Result<(), ContainerError> {
         let container = self.inner.get(id)?;
-        let status = container.state.borrow().status;
-        if status == ContainerStatus::Running {
-            if !force {
-                return Err(ContainerError::Running(container.record().spec.name.to_string()));
-            }
-            self.stop(id, Duration::ZERO).await?;
-        }
         let index = container.record().server_index;
-        self.blocking("removing a container", move |inner| inner.remove(&container)).await?;
+        loop {
+            if force {
+                self.stop(id, Duration::ZERO).await?;
+            }
+            let removed = Arc::clone(&container);
+            match self.blocking("removing a container", move |inner| inner.remove(&removed)).await {
+                // it was just being started
+                Err(ContainerError::Running(_)) if force => {}
+                other => break other?,
+            }
+        }
         self.inner.wires.gone(index).await;
         Ok(())
     }
@@ -419,7 +426,7 @@ impl Containers {
 }
 
 /// A container's cgroup in its server's.
-pub(crate) const CONTAINER_CGROUP: &str = "container";
+pub const CONTAINER_CGROUP: &str = "container";
 
 const TERMINATE: i32 = 15;
 const KILL: i32 = 9;
@@ -594,16 +601,15 @@ impl Inner {
         if self.get(&container.id).is_err() {
             return Err(ContainerError::NotFound(container.id.short().to_owned()));
         }
+        if container.state.borrow().status == ContainerStatus::Running {
+            return Err(ContainerError::Running(container.record().spec.name.to_string()));
+        }
         container.change(self, |record| record.state.status = ContainerStatus::Removing);
         self.take_server_down(container);
         self.forget(container);
         let directory = self.foundation.containers_dir.join(container.id.as_str());
-        match std::fs::remove_dir_all(&directory) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(ContainerError::Io { what: format!("remove {}", directory.display()), source });
-            }
-            _ => {}
-        }
+        crate::tree::remove(&directory)
+            .map_err(|source| ContainerError::Io { what: format!("remove {}", directory.display()), source })?;
         logs::remove(&self.foundation.logs_dir, &container.id)
             .map_err(|source| ContainerError::Io { what: format!("remove the log of {}", container.id), source })?;
         let record = container.record();

@@ -144,11 +144,18 @@ fn publish(shared: &Shared, supervisor: &Supervisor) {
         let table = state.table.clone();
         state.published = table.revision;
         drop(state);
-        if let Err(error) = send(supervisor, &sockets, &table) {
-            tracing::error!(%error, "the edge's table cannot be published");
-            return;
+        match send(supervisor, &sockets, &table) {
+            Ok(()) => crate::failpoint::reach("routes_set"),
+            Err(error) => {
+                tracing::error!(%error, "the edge's table cannot be published");
+                if supervisor.is_gone() {
+                    // the daemon starts anew
+                    return;
+                }
+                // with the next change, and all that was to be handed over
+                shared.lock().sockets.splice(0..0, sockets);
+            }
         }
-        crate::failpoint::reach("routes_set");
     }
 }
 
@@ -170,9 +177,13 @@ fn send(
     Ok(())
 }
 
+/// Bytes in memory that nobody can change any more: the supervisor keeps them for every edge to come, and whoever holds
+/// a descriptor of such a file can open it for writing.
 fn in_memory(bytes: &[u8]) -> std::io::Result<OwnedFd> {
-    let memfd = rustix::fs::memfd_create("edge-table", rustix::fs::MemfdFlags::CLOEXEC)?;
+    use rustix::fs::{MemfdFlags, SealFlags};
+    let memfd = rustix::fs::memfd_create("edge-table", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = std::fs::File::from(memfd);
     file.write_all(bytes)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     Ok(file.into())
 }

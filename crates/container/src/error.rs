@@ -94,6 +94,9 @@ pub enum ContainerError {
         /// The kernel's error.
         source: io::Error,
     },
+    /// It was killed, and does not end.
+    #[error("container {0:?} was killed and does not end: the kernel holds one of its processes")]
+    Stuck(String),
     /// A task of ours ended by itself.
     #[error("{0} was given up: the daemon is stopping")]
     Stopping(&'static str),

@@ -50,7 +50,8 @@ impl Kept {
         }
     }
 
-    /// Removes every blob and every unpacked layer that none of the images of use has and nobody has a lease on.
+    /// Removes every blob, and sets every unpacked layer aside, that none of the images of use has and nobody has a lease
+    /// on. Others wait meanwhile: what takes long, deleting the layers, comes later.
     ///
     /// # Errors
     /// One of them cannot be removed, or an image cannot be read: nothing is then taken for garbage.
@@ -87,7 +88,7 @@ impl Kept {
             blobs.remove(blob)?;
         }
         for layer in layers.list()?.iter().filter(|layer| !keep_layers.contains(layer)) {
-            layers.remove(layer)?;
+            layers.set_aside(layer)?;
         }
         Ok(())
     }

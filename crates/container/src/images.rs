@@ -72,7 +72,8 @@ impl Images {
         self.kept.hold()
     }
 
-    /// Removes the bytes of images that no name, no container and none of `also` has. Blocks.
+    /// Takes away the bytes of images that no name, no container and none of `also` has; [`sweep`](Self::sweep) gives
+    /// all of their room back. Blocks, and holds up whoever is about to use an image.
     ///
     /// # Errors
     /// Something cannot be read or removed.
@@ -106,6 +107,15 @@ impl Images {
         if let Ok(image) = Image::read(&*self.blobs, manifest) {
             self.kept.release(of_image(&image));
         }
+    }
+
+    /// Deletes what [`collect_garbage`](Self::collect_garbage) took away. Blocks for as long as that takes, and holds up
+    /// nobody.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn sweep(&self) -> Result<(), ContainerError> {
+        Ok(self.layers.sweep()?)
     }
 
     /// All images, by name. Blocks.

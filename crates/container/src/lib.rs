@@ -24,9 +24,10 @@ mod machine;
 mod record;
 mod start;
 mod supervisor;
+mod tree;
 mod wires;
 
-pub use containers::{Containers, Foundation};
+pub use containers::{CONTAINER_CGROUP, Containers, Foundation};
 pub use edge::EdgeTables;
 pub use error::ContainerError;
 pub use images::{ImageRecord, Images};

@@ -36,6 +36,11 @@ impl Inner {
             ContainerStatus::Removing => return Err(ContainerError::NotFound(container.id.short().to_owned())),
         }
         container.is_down.store(false, Ordering::SeqCst);
+        // the block may be another one than when it was created
+        let address = self.block().server_address(container.record().server_index);
+        if container.record().address != address {
+            container.change(self, |record| record.address = address);
+        }
         match self.start_server(container) {
             Ok((pid, started_at)) => {
                 failpoint::reach("container_started");
@@ -89,9 +94,13 @@ impl Inner {
         failpoint::reach("container_created");
 
         let directory = foundation.containers_dir.join(container.id.as_str());
-        write_etc(&directory, &record)?;
+        let upper = directory.join("upper");
+        if let Some(top) = lowers.first() {
+            rootfs::prepare(top, &upper)?;
+        }
+        write_etc(&upper.join("u"), &record)?;
         let ids = self.block().server_ids(record.server_index);
-        let root = rootfs::mount_overlay(&lowers, &directory.join("upper"), userns.as_fd(), ids)?;
+        let root = rootfs::mount_overlay(&lowers, &upper, userns.as_fd(), ids)?;
         self.wires.wait_until_gone(record.server_index);
         let wired = foundation.network.attach(record.server_index, netns.as_fd())?;
         foundation.edge.add_server(&container.id, Some((wired.dns_udp, wired.dns_tcp)));
@@ -149,7 +158,7 @@ fn unexpected(what: &str) -> ContainerError {
 ///
 /// The directory may have been a container's before (it is started again), and what is in it is a stranger's: every
 /// step is taken below it, through no symbolic link, and each file is made anew.
-fn write_etc(directory: &Path, record: &ContainerRecord) -> Result<(), ContainerError> {
+fn write_etc(upper: &Path, record: &ContainerRecord) -> Result<(), ContainerError> {
     let host_name = &record.spec.host_name;
     let address = record.address;
     let files = [
@@ -164,13 +173,11 @@ fn write_etc(directory: &Path, record: &ContainerRecord) -> Result<(), Container
         ),
         ("resolv.conf", "# answered by sampan\nnameserver 127.0.0.11\noptions ndots:0\n".to_owned()),
     ];
-    let upper = directory.join("upper/u");
     let error = |what: &str| {
         let what = format!("{what} in {}", upper.display());
         move |source: io::Error| ContainerError::Io { what, source }
     };
-    std::fs::create_dir_all(&upper).map_err(error("make the upper directory"))?;
-    let upper_fd = File::open(&upper).map_err(error("open"))?;
+    let upper_fd = File::open(upper).map_err(error("open"))?;
     let below = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::mkdirat(&upper_fd, "etc", Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
@@ -241,20 +248,21 @@ mod tests {
         let directory = tempfile::tempdir().expect("temporary directory");
         let outside = directory.path().join("outside");
         std::fs::write(&outside, "sentinel").expect("sentinel");
-        let container = directory.path().join("container");
-        write_etc(&container, &record()).expect("first start");
-        let hosts = container.join("upper/u/etc/hosts");
+        let upper = directory.path().join("upper");
+        std::fs::create_dir(&upper).expect("upper");
+        write_etc(&upper, &record()).expect("first start");
+        let hosts = upper.join("etc/hosts");
         assert!(std::fs::read_to_string(&hosts).expect("hosts").ends_with("10.192.0.2\thello-1\n"));
 
         // the container puts links in its place; a second start replaces a file's link and refuses the directory's
         std::fs::remove_file(&hosts).expect("remove");
         std::os::unix::fs::symlink(&outside, &hosts).expect("link");
-        write_etc(&container, &record()).expect("second start");
+        write_etc(&upper, &record()).expect("second start");
         assert!(!hosts.is_symlink());
-        let etc = container.join("upper/u/etc");
+        let etc = upper.join("etc");
         std::fs::rename(&etc, directory.path().join("elsewhere")).expect("move");
         std::os::unix::fs::symlink(directory.path(), &etc).expect("link");
-        write_etc(&container, &record()).expect_err("a linked etc is refused");
+        write_etc(&upper, &record()).expect_err("a linked etc is refused");
         assert_eq!(std::fs::read_to_string(&outside).expect("sentinel"), "sentinel");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sampan_runtime::link::{Link, LinkError};
@@ -18,6 +20,7 @@ const EVENTS: usize = 1024;
 pub struct Supervisor {
     link: Link,
     pid: u32,
+    is_gone: Arc<AtomicBool>,
 }
 
 /// A supervisor, what it said of itself first, and what it is going to tell: that ends with it.
@@ -52,7 +55,10 @@ impl Supervisor {
         let (link, welcome) = Link::connect(run_dir, move |event| {
             let _ = sender.blocking_send(event);
         })?;
-        Ok((Self { link, pid: welcome.pid }, welcome, events))
+        let is_gone = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&is_gone);
+        link.on_closed(move || tell.store(true, Ordering::SeqCst));
+        Ok((Self { link, pid: welcome.pid, is_gone }, welcome, events))
     }
 
     /// Asks, and waits for the answer. Blocks for as long as the supervisor takes, which waits on nothing itself.
@@ -63,6 +69,11 @@ impl Supervisor {
         self.link.call(request, fds)
     }
 
+    /// Whether the supervisor has closed the connection.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::SeqCst)
+    }
+
     /// Has the supervisor end, with its logger and edge, and waits until it has. Nothing may run any more. Blocks.
     ///
     /// # Errors
@@ -70,7 +81,12 @@ impl Supervisor {
     pub fn shut_down(&self, limit: Duration) -> Result<(), ContainerError> {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.pid).unwrap_or(0));
         let pidfd = pid.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()));
-        self.call(Request::Shutdown, &[])?;
+        match self.call(Request::Shutdown, &[]) {
+            Ok(_) => {}
+            // it has ended already, by itself
+            Err(LinkError::Closed) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
         if let Some(Ok(pidfd)) = pidfd {
             let timeout = rustix::event::Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: 0 };
             let mut poll = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];

@@ -239,15 +239,16 @@ impl Sampan {
         pid
     }
 
-    /// Asserts that no service is left of what a failed command tried, and soon no container: what was started is
-    /// given a moment to end in peace.
+    /// Asserts that nothing is left of what a failed command tried: no service, no container, no image.
     ///
     /// # Panics
-    /// Where one is.
+    /// Where something is.
     #[track_caller]
     pub fn assert_nothing_runs(&self) {
         if self.root.join("run/sampan.sock").exists() {
-            wait_until("nothing to run", SOON, || self.json(&["ps", "-a", "--json"]) == Value::Array(Vec::new()));
+            for listing in [&["ps", "-a", "--json"][..], &["image", "ls", "--json"]] {
+                assert_eq!(self.json(listing), Value::Array(Vec::new()), "{listing:?}");
+            }
         }
     }
 

@@ -99,6 +99,9 @@ impl LayersError {
     }
 }
 
+/// What the names of trees begin with that were set aside.
+const GONE: &str = ".gone-";
+
 impl Layers {
     /// Opens the store, made (0700) where it is not there, and removes what was being unpacked or removed when its last
     /// process ended. The caller holds the root's lock.
@@ -181,15 +184,32 @@ impl Layers {
         Ok(synced)
     }
 
-    /// Removes a layer's tree, which no container may be using; one that is not there is removed already.
+    /// Takes a layer's tree, which no container may be using, out of sight; one that is not there is so already. Costs a
+    /// rename: [`sweep`](Self::sweep) deletes it.
     ///
     /// # Errors
-    /// It cannot be renamed or deleted.
-    pub fn remove(&self, diff_id: &Digest) -> Result<(), LayersError> {
+    /// It cannot be renamed.
+    pub fn set_aside(&self, diff_id: &Digest) -> Result<(), LayersError> {
         let slot = self.slot(diff_id);
         let mut slot = lock(&slot);
         *slot = Slot::Unknown;
-        self.discard(&self.dir.join(diff_id.hex()))
+        self.hide(&self.dir.join(diff_id.hex())).map(drop)
+    }
+
+    /// Deletes what was set aside. Takes as long as that takes; nobody waits for it.
+    ///
+    /// # Errors
+    /// It cannot be deleted.
+    pub fn sweep(&self) -> Result<(), LayersError> {
+        for name in self.names()?.iter().filter(|name| name.starts_with(GONE)) {
+            let path = self.dir.join(name);
+            match fs::remove_dir_all(&path) {
+                // another sweep was faster
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result.map_err(LayersError::io("remove", &path))?,
+            }
+        }
+        Ok(())
     }
 
     /// The diff ids of all layers that have a tree, in no order.
@@ -252,12 +272,19 @@ impl Layers {
 
     /// Takes a tree away under its name at once, and then piece by piece.
     fn discard(&self, home: &Path) -> Result<(), LayersError> {
-        let gone = self.dir.join(format!(".gone-{}", self.number()));
-        match fs::rename(home, &gone) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            result => result.map_err(LayersError::io("rename", home))?,
+        match self.hide(home)? {
+            Some(gone) => fs::remove_dir_all(&gone).map_err(LayersError::io("remove", &gone)),
+            None => Ok(()),
         }
-        fs::remove_dir_all(&gone).map_err(LayersError::io("remove", &gone))
+    }
+
+    /// Takes a tree away under its name; where it is then, if there was one.
+    fn hide(&self, home: &Path) -> Result<Option<PathBuf>, LayersError> {
+        let gone = self.dir.join(format!("{GONE}{}", self.number()));
+        match fs::rename(home, &gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => result.map(|()| Some(gone)).map_err(LayersError::io("rename", home)),
+        }
     }
 
     fn names(&self) -> Result<Vec<String>, LayersError> {

@@ -1,15 +1,18 @@
 //! One service's desk: what is intended of it and how its last deploy stands, for everyone who asks or waits.
 //!
-//! Both are written to the records before anyone is told.
+//! Both change together, under one lock and in one transaction of the records, before anyone is told: a put, a
+//! removal, a deploy's success and its failure never see or leave a half of each other.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use sampan_model::view::{DeployEvent, ErrorView};
 use sampan_model::{Label, ServiceSpec};
-use sampan_store::{Durability, Records};
+use sampan_store::{Durability, Records, RecordsError};
 use tokio::sync::{Notify, watch};
 
 use crate::ServiceError;
+use crate::error::owner;
 use crate::record::{DeployRecord, Previous, ServiceRecord, deploy_key, service_key};
 
 pub(crate) struct Desk {
@@ -17,12 +20,30 @@ pub(crate) struct Desk {
     /// Rung when what is intended has changed.
     pub(crate) wake: Notify,
     records: Arc<Records>,
-    intent: Mutex<Option<ServiceRecord>>,
-    deploy: watch::Sender<DeployRecord>,
-    /// How a deploy that was given up ends, and its version: told when its replicas are gone.
-    given_up: Mutex<Option<DeployRecord>>,
+    state: Mutex<State>,
+    /// The deploy as it is told.
+    told: watch::Sender<DeployRecord>,
     /// Whether nothing of the service is left.
     pub(crate) gone: watch::Sender<bool>,
+}
+
+#[derive(Clone)]
+struct State {
+    intent: Option<ServiceRecord>,
+    deploy: DeployRecord,
+    /// The deploy was given up, which is told when its replicas are gone.
+    is_held_back: bool,
+}
+
+impl State {
+    fn is_deploying(&self, version: u64) -> bool {
+        self.deploy.version == version && !self.deploy.event.is_end()
+    }
+}
+
+/// A deploy that has just begun.
+pub(crate) fn starting(version: u64) -> DeployRecord {
+    DeployRecord { version, event: DeployEvent::Waiting { on: "a server".to_owned() } }
 }
 
 impl Desk {
@@ -31,127 +52,214 @@ impl Desk {
             name,
             wake: Notify::new(),
             records,
-            intent: Mutex::new(intent),
-            deploy: watch::Sender::new(deploy),
-            given_up: Mutex::new(None),
+            told: watch::Sender::new(deploy.clone()),
+            state: Mutex::new(State { intent, deploy, is_held_back: false }),
             gone: watch::Sender::new(false),
         }
     }
 
-    pub(crate) fn intent(&self) -> Option<ServiceRecord> {
-        self.intent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn deploy(&self) -> DeployRecord {
-        self.deploy.borrow().clone()
+    pub(crate) fn intent(&self) -> Option<ServiceRecord> {
+        self.state().intent.clone()
+    }
+
+    /// Whether nothing is intended any more, or soon will not be.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.state().intent.as_ref().is_none_or(|record| record.removing)
     }
 
     pub(crate) fn watch_deploy(&self) -> watch::Receiver<DeployRecord> {
-        self.deploy.subscribe()
-    }
-
-    /// Intends this from now on; nothing where it is `None`.
-    pub(crate) fn intend(&self, record: Option<ServiceRecord>) -> Result<(), ServiceError> {
-        let key = service_key(&self.name);
-        match &record {
-            Some(record) => self.records.put(&key, record, Durability::Intent).map(|_| ())?,
-            None => self.records.delete(&key).map(|_| ())?,
-        }
-        *self.intent.lock().unwrap_or_else(PoisonError::into_inner) = record;
-        self.wake.notify_one();
-        Ok(())
-    }
-
-    /// The deploy of `version` stands like this.
-    pub(crate) fn tell(&self, version: u64, event: DeployEvent) {
-        let record = DeployRecord { version, event };
-        if *self.deploy.borrow() == record {
-            return;
-        }
-        // what is waited for changes often, and matters to nobody after a restart
-        if (record.event.is_end() || self.deploy.borrow().version != version)
-            && let Err(error) = self.records.put(&deploy_key(&self.name), &record, Durability::Intent)
-        {
-            tracing::error!(service = %self.name, %error, "a deploy's record could not be written");
-        }
-        self.deploy.send_replace(record);
+        self.told.subscribe()
     }
 
     /// Whether the deploy of this version is under way.
     pub(crate) fn is_deploying(&self, version: u64) -> bool {
-        let deploy = self.deploy.borrow();
-        deploy.version == version && !deploy.event.is_end()
+        self.state().is_deploying(version)
     }
 
-    /// The intended version is ready, and routed to.
-    pub(crate) fn succeed(&self, version: u64, event: DeployEvent) -> Result<(), ServiceError> {
-        if let Some(mut record) = self.intent()
-            && record.version == version
-            && (!record.deployed || record.previous.is_some())
-        {
-            record.deployed = true;
-            record.previous = None;
-            self.intend(Some(record))?;
+    /// Records `next` in one transaction, makes it what is so, and tells.
+    fn commit(&self, state: &mut State, next: State) -> Result<(), ServiceError> {
+        self.records.transaction(Durability::Intent, |transaction| {
+            let key = service_key(&self.name);
+            match &next.intent {
+                Some(record) if state.intent.as_ref() != Some(record) => {
+                    transaction.put(&key, record)?;
+                }
+                None if state.intent.is_some() => {
+                    transaction.delete(&key)?;
+                }
+                _ => {}
+            }
+            if next.deploy != state.deploy || state.intent.is_none() {
+                transaction.put(&deploy_key(&self.name), &next.deploy)?;
+            }
+            Ok::<_, RecordsError>(())
+        })?;
+        *state = next;
+        if !state.is_held_back {
+            self.told.send_replace(state.deploy.clone());
         }
-        self.tell(version, event);
+        self.wake.notify_one();
         Ok(())
     }
 
-    /// The deploy of `version` is given up. What was before is intended again; a version that was ready once stays.
-    /// The spec that is intended no more comes back.
-    pub(crate) fn fail(
-        &self,
-        version: u64,
-        error: ErrorView,
-        log_tail: Vec<String>,
-    ) -> Result<Option<ServiceSpec>, ServiceError> {
-        if !self.is_deploying(version) || self.given_up().is_some_and(|end| end.version == version) {
-            return Ok(None);
+    /// Intends a spec; its version. The same again is the same version, which is deployed once more where `all_ready`
+    /// does not say that it is all there.
+    pub(crate) fn put(&self, spec: ServiceSpec, all_ready: bool) -> Result<u64, ServiceError> {
+        let mut state = self.state();
+        let mut next = state.clone();
+        let version = match state.intent.clone() {
+            None => {
+                let version = state.deploy.version + 1;
+                next.intent = Some(ServiceRecord {
+                    spec,
+                    version,
+                    latest: version,
+                    deployed: false,
+                    previous: None,
+                    removing: false,
+                    created_at: Timestamp::now(),
+                });
+                next.deploy = starting(version);
+                version
+            }
+            Some(record) if record.removing => return Err(ServiceError::Removing(self.name.to_string())),
+            Some(record) if record.spec.source != spec.source => {
+                let owner = owner(record.spec.source.as_ref());
+                return Err(ServiceError::NameTaken { name: self.name.to_string(), owner });
+            }
+            Some(record) if record.spec == spec => {
+                let is_told = state.deploy.version == record.version
+                    && match state.deploy.event {
+                        DeployEvent::Ready { .. } => all_ready,
+                        DeployEvent::Waiting { .. } => true,
+                        DeployEvent::Failed { .. } | DeployEvent::Superseded { .. } => false,
+                    };
+                if is_told {
+                    return Ok(record.version);
+                }
+                next.deploy = starting(record.version);
+                record.version
+            }
+            Some(record) => {
+                let version = record.latest.max(record.version).max(state.deploy.version) + 1;
+                let previous = if record.deployed {
+                    Some(Previous { spec: record.spec.clone(), version: record.version })
+                } else {
+                    record.previous.clone()
+                };
+                next.intent =
+                    Some(ServiceRecord { spec, version, latest: version, deployed: false, previous, ..record });
+                next.deploy = starting(version);
+                version
+            }
+        };
+        next.is_held_back = false;
+        self.commit(&mut state, next)?;
+        Ok(version)
+    }
+
+    /// Intends to have nothing.
+    pub(crate) fn remove(&self) -> Result<(), ServiceError> {
+        let mut state = self.state();
+        let mut next = state.clone();
+        if let Some(record) = &mut next.intent {
+            record.removing = true;
+            self.commit(&mut state, next)?;
         }
+        Ok(())
+    }
+
+    /// The deploy of `version` waits for this. Nobody needs that after a restart: it is not kept.
+    pub(crate) fn wait_for(&self, version: u64, on: String) {
+        let mut state = self.state();
+        if state.is_deploying(version) {
+            state.deploy.event = DeployEvent::Waiting { on };
+            self.told.send_replace(state.deploy.clone());
+        }
+    }
+
+    /// The intended version is ready, and routed to. Nothing happens where that was overtaken by a put, a removal or a
+    /// failure.
+    pub(crate) fn succeed(&self, version: u64, event: DeployEvent) -> Result<(), ServiceError> {
+        let mut state = self.state();
+        let mut next = state.clone();
+        match &mut next.intent {
+            Some(record) if record.version == version && !record.removing && state.is_deploying(version) => {
+                record.deployed = true;
+                record.previous = None;
+            }
+            _ => return Ok(()),
+        }
+        next.deploy = DeployRecord { version, event };
+        self.commit(&mut state, next)
+    }
+
+    /// The deploy of `version` is given up. What was before is intended again; a version that was ready once stays.
+    /// The spec that is intended no more comes back. It is recorded at once, and told by
+    /// [`tell_given_up`](Self::tell_given_up).
+    pub(crate) fn fail(&self, version: u64, error: ErrorView, log_tail: Vec<String>) -> Option<ServiceSpec> {
+        let mut state = self.state();
+        if !state.is_deploying(version) {
+            return None;
+        }
+        let mut next = state.clone();
         let mut given_up = None;
-        if let Some(record) = self.intent()
+        if let Some(record) = state.intent.clone()
             && record.version == version
             && !record.deployed
         {
-            let before = record.previous.clone().map(|Previous { spec, version }| ServiceRecord {
+            next.intent = record.previous.clone().map(|Previous { spec, version }| ServiceRecord {
                 spec,
                 version,
                 deployed: true,
                 previous: None,
                 ..record.clone()
             });
-            self.intend(before)?;
             given_up = Some(record.spec);
         }
-        let end = DeployRecord { version, event: DeployEvent::Failed { error, log_tail } };
-        // kept at once: a daemon that is killed now leaves no deploy that never ends
-        self.records.put(&deploy_key(&self.name), &end, Durability::Intent)?;
-        *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
-        self.wake.notify_one();
-        Ok(given_up)
+        next.deploy = DeployRecord { version, event: DeployEvent::Failed { error, log_tail } };
+        next.is_held_back = true;
+        if let Err(error) = self.commit(&mut state, next.clone()) {
+            // a full disk, most likely the reason of the failure itself: whoever waits is told all the same
+            tracing::error!(service = %self.name, %error, "a deploy's failure could not be recorded");
+            *state = next;
+            self.wake.notify_one();
+        }
+        given_up
     }
 
-    /// The deploy that was given up and is not told as ended yet.
-    pub(crate) fn given_up(&self) -> Option<DeployRecord> {
-        self.given_up.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The version whose deploy was given up and is not told as ended yet.
+    pub(crate) fn given_up(&self) -> Option<u64> {
+        let state = self.state();
+        state.is_held_back.then_some(state.deploy.version)
     }
 
     /// The replicas of the version that was given up are gone: its deploy has ended.
     pub(crate) fn tell_given_up(&self) {
-        let end = self.given_up.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(end) = end
-            && self.deploy.borrow().version == end.version
-        {
-            self.deploy.send_replace(end);
+        let mut state = self.state();
+        if std::mem::take(&mut state.is_held_back) {
+            self.told.send_replace(state.deploy.clone());
         }
     }
 
     /// Nothing of the service is left, and nothing is intended. The record of a deploy that failed stays, so that it
-    /// can be asked for; any other goes.
-    pub(crate) fn close(&self, forget_deploy: bool) {
-        if forget_deploy && let Err(error) = self.records.delete(&deploy_key(&self.name)) {
-            tracing::error!(service = %self.name, %error, "a deploy's record could not be removed");
+    /// can be asked for; with a service that was removed it goes.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        let was_removed = state.intent.take().is_some();
+        let removed = self.records.transaction(Durability::Intent, |transaction| {
+            transaction.delete(&service_key(&self.name))?;
+            if was_removed {
+                transaction.delete(&deploy_key(&self.name))?;
+            }
+            Ok::<_, RecordsError>(())
+        });
+        if let Err(error) = removed {
+            tracing::error!(service = %self.name, %error, "a service's record could not be removed");
         }
-        self.gone.send_replace(true);
     }
 }

@@ -14,6 +14,7 @@ mod error;
 pub mod plan;
 mod probe;
 mod record;
+mod replica;
 mod services;
 mod task;
 

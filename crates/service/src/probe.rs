@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sampan_container::Containers;
 use sampan_container::Listening;
 use sampan_model::ContainerId;
@@ -25,6 +26,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Target {
     pub(crate) id: ContainerId,
     pub(crate) address: Ipv4Addr,
+    pub(crate) started_at: Option<Timestamp>,
     /// The host name to ask for.
     pub(crate) host: String,
     pub(crate) port: Wanted,
@@ -105,7 +107,8 @@ async fn look(containers: &Containers, target: &Target) -> Result<ReadyRecord, S
                     Wanted::Any { told } if told == port => "the app listens on it, as PORT says",
                     Wanted::Any { .. } => "the app listens on it",
                 };
-                return Ok(ReadyRecord { address, port_source: port_source.to_owned() });
+                let started_at = target.started_at;
+                return Ok(ReadyRecord { address, port_source: port_source.to_owned(), started_at });
             }
             Some(status) => missing = format!("{path} on port {port} to answer 2xx or 3xx (it answers {status})"),
             None => missing = format!("port {port} to answer HTTP"),

@@ -33,6 +33,9 @@ pub struct ServiceRecord {
     pub spec: ServiceSpec,
     /// That version.
     pub version: u64,
+    /// The latest version there was, be it that it failed.
+    #[serde(default)]
+    pub latest: u64,
     /// Whether that version was ready once.
     pub deployed: bool,
     /// The last version before it that was ready, to go back to.
@@ -76,4 +79,7 @@ pub struct ReadyRecord {
     pub address: SocketAddr,
     /// Why that port.
     pub port_source: String,
+    /// When the process that answers there was started: the record says nothing of a later one.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
 }

@@ -4,18 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
 use sampan_container::{ContainerRecord, Containers};
-use sampan_model::view::{Deploy, DeployEvent, ErrorView, ServiceView};
+use sampan_model::view::{Deploy, ErrorView, ServiceView};
 use sampan_model::{ImageName, Label, RoutedService, ServiceSpec, Upstream};
 use sampan_store::Records;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::ServiceError;
-use crate::deploy::Desk;
-use crate::error::owner;
-use crate::record::{DeployRecord, Previous, READY, ReadyRecord, SERVICES, ServiceRecord, deploy_key, ready_key};
+use crate::deploy::{Desk, starting};
+use crate::record::{DeployRecord, READY, ReadyRecord, SERVICES, ServiceRecord, deploy_key, ready_key};
 use crate::task;
 
 /// The most replicas of one service.
@@ -121,18 +119,17 @@ impl Services {
         self.check(&spec).await?;
         let inner = &self.inner;
         let name = spec.name.clone();
-        let desk = inner.desks().get(&name).cloned();
-        // a service on its way out goes first
-        let desk = match desk {
-            Some(desk) if desk.intent().is_none_or(|record| record.removing) => {
+        let version = loop {
+            // a service on its way out goes first
+            let leaving = inner.desks().get(&name).filter(|desk| desk.is_leaving()).cloned();
+            if let Some(desk) = leaving {
                 inner.until_gone(&desk).await?;
-                None
             }
-            other => other,
-        };
-        let version = match desk {
-            Some(desk) => put_again(inner, &desk, spec)?,
-            None => put_first(inner, spec)?,
+            match put(inner, spec.clone()) {
+                // removed in between
+                Err(ServiceError::Removing(_)) => {}
+                other => break other?,
+            }
         };
         sampan_container::failpoint::reach("service_recorded");
         Ok(Deploy { name, version })
@@ -173,7 +170,7 @@ impl Services {
         }
     }
 
-    /// Gives a deploy up, where it is still under way.
+    /// Gives a deploy up, where it is still under way; comes back when nothing of its version is left.
     ///
     /// # Errors
     /// The records cannot be written.
@@ -185,6 +182,14 @@ impl Services {
             hint: None,
         };
         self.inner.give_up(&desk, version, error, Vec::new())?;
+        // it has ended when nothing of that version is left
+        let mut deploy = desk.watch_deploy();
+        let mut stopping = self.inner.stopping();
+        let has_ended = |record: &DeployRecord| record.version != version || record.event.is_end();
+        tokio::select! {
+            _ = deploy.wait_for(has_ended) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return Err(ServiceError::Stopping),
+        }
         if desk.intent().is_none() {
             self.inner.until_gone(&desk).await?;
         }
@@ -214,10 +219,7 @@ impl Services {
     pub async fn remove(&self, name: &Label) -> Result<(), ServiceError> {
         let not_found = || ServiceError::NotFound(name.to_string());
         let desk = self.inner.desks().get(name).cloned().ok_or_else(not_found)?;
-        if let Some(mut record) = desk.intent() {
-            record.removing = true;
-            desk.intend(Some(record))?;
-        }
+        desk.remove()?;
         self.inner.until_gone(&desk).await
     }
 
@@ -274,61 +276,31 @@ impl Services {
     }
 }
 
-fn starting(version: u64) -> DeployRecord {
-    DeployRecord { version, event: DeployEvent::Waiting { on: "a server".to_owned() } }
-}
-
-/// Gives an image the name of the service that is made of it.
-fn name_image(inner: &Inner, spec: &ServiceSpec) -> Result<(), ServiceError> {
-    if let Ok(name) = ImageName::parse(spec.name.as_str()) {
-        inner.containers.images().name(&name, &spec.image)?;
-    }
-    Ok(())
-}
-
-fn put_first(inner: &Arc<Inner>, spec: ServiceSpec) -> Result<u64, ServiceError> {
+/// Intends the spec at its service's desk, a new one where there is none. One put at a time, whatever its name: each is
+/// a few records.
+fn put(inner: &Arc<Inner>, spec: ServiceSpec) -> Result<u64, ServiceError> {
     let name = spec.name.clone();
-    let before = inner.records.get::<DeployRecord>(&deploy_key(&name))?;
-    let version = before.map_or(0, |deploy| deploy.value.version) + 1;
-    let desk = Arc::new(Desk::new(name.clone(), Arc::clone(&inner.records), None, starting(0)));
+    let image = spec.image.clone();
     let mut desks = inner.desks();
-    if let Some(desk) = desks.get(&name).cloned() {
-        // another put of this name was faster
-        drop(desks);
-        return put_again(inner, &desk, spec);
-    }
-    name_image(inner, &spec)?;
-    let record =
-        ServiceRecord { spec, version, deployed: false, previous: None, removing: false, created_at: Timestamp::now() };
-    desk.tell(version, starting(version).event);
-    desk.intend(Some(record))?;
-    desks.insert(name, Arc::clone(&desk));
-    drop(desks);
-    task::start(inner, desk, Vec::new());
-    Ok(version)
-}
-
-fn put_again(inner: &Arc<Inner>, desk: &Desk, spec: ServiceSpec) -> Result<u64, ServiceError> {
-    // one put at a time, whatever its name: each is a few records
-    let _desks = inner.desks();
-    let Some(record) = desk.intent() else { return Err(ServiceError::Removing(desk.name.to_string())) };
-    if record.spec.source != spec.source {
-        return Err(ServiceError::NameTaken { name: desk.name.to_string(), owner: owner(record.spec.source.as_ref()) });
-    }
-    name_image(inner, &spec)?;
-    if record.spec == spec {
-        let all_ready = inner.ready_replicas(&desk.name) >= spec.replicas as usize;
-        if !all_ready && !desk.is_deploying(record.version) {
-            desk.tell(record.version, starting(record.version).event);
-            desk.wake.notify_one();
+    let version = match desks.get(&name) {
+        Some(desk) if desk.is_leaving() => return Err(ServiceError::Removing(name.to_string())),
+        Some(desk) => desk.put(spec, inner.is_all_ready(desk))?,
+        None => {
+            let before = inner.records.get::<DeployRecord>(&deploy_key(&name))?;
+            let before = before.map_or_else(|| starting(0), |deploy| deploy.value);
+            let desk = Arc::new(Desk::new(name.clone(), Arc::clone(&inner.records), None, before));
+            let version = desk.put(spec, false)?;
+            desks.insert(name.clone(), Arc::clone(&desk));
+            task::start(inner, desk, Vec::new());
+            version
         }
-        return Ok(record.version);
+    };
+    // the service has the image already: the name is for people
+    if let Ok(image_name) = ImageName::parse(name.as_str())
+        && let Err(error) = inner.containers.images().name(&image_name, &image)
+    {
+        tracing::warn!(service = %name, %error, "a service's image has no name");
     }
-    let version = record.version.max(desk.deploy().version) + 1;
-    let previous =
-        if record.deployed { Some(Previous { spec: record.spec, version: record.version }) } else { record.previous };
-    desk.tell(version, starting(version).event);
-    desk.intend(Some(ServiceRecord { spec, version, deployed: false, previous, ..record }))?;
     Ok(version)
 }
 
@@ -356,7 +328,7 @@ impl Inner {
         error: ErrorView,
         log_tail: Vec<String>,
     ) -> Result<(), ServiceError> {
-        let Some(spec) = desk.fail(version, error, log_tail)? else { return Ok(()) };
+        let Some(spec) = desk.fail(version, error, log_tail) else { return Ok(()) };
         let images = self.containers.images();
         let Ok(name) = ImageName::parse(desk.name.as_str()) else { return Ok(()) };
         images.forget_if(&name, &spec.image)?;
@@ -370,19 +342,26 @@ impl Inner {
     pub(crate) async fn collect_garbage(self: &Arc<Self>) {
         let inner = Arc::clone(self);
         let collected = tokio::task::spawn_blocking(move || {
-            // held throughout, and taken before the images' own lock as a put does: nothing is intended meanwhile
-            let desks = inner.desks();
-            let intents = desks.values().filter_map(|desk| desk.intent());
-            let of_use = intents.flat_map(|record| record.images().cloned().collect::<Vec<_>>()).collect();
-            inner.containers.images().collect_garbage(of_use)
+            let images = inner.containers.images();
+            {
+                // held throughout, and taken before the images' own lock as a put does: nothing is intended meanwhile
+                let desks = inner.desks();
+                let intents = desks.values().filter_map(|desk| desk.intent());
+                let of_use = intents.flat_map(|record| record.images().cloned().collect::<Vec<_>>()).collect();
+                images.collect_garbage(of_use)?;
+            }
+            images.sweep()
         });
         if let Ok(Err(error)) = collected.await {
             tracing::warn!(%error, "images of no use could not be removed");
         }
     }
 
-    fn ready_replicas(&self, name: &Label) -> usize {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).get(name).map_or(0, Vec::len)
+    /// Whether all replicas that are intended are ready.
+    fn is_all_ready(&self, desk: &Desk) -> bool {
+        let wanted = desk.intent().map_or(0, |record| record.spec.replicas as usize);
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.get(&desk.name).map_or(0, Vec::len) >= wanted
     }
 
     /// Sends a service's requests to these, and to no others; `None` where the service is gone. The revision of the

@@ -10,10 +10,7 @@ use std::time::Duration;
 
 use sampan_container::{ContainerError, ContainerRecord, Containers};
 use sampan_model::view::{DeployEvent, ErrorView};
-use sampan_model::{
-    ContainerId, ContainerName, ContainerSpec, ContainerState, ContainerStatus, EdgeStatus, ImageName, Label,
-    ServiceRef, ServiceSpec, Upstream,
-};
+use sampan_model::{ContainerId, ContainerName, ContainerStatus, EdgeStatus, ImageName, ServiceSpec, Upstream};
 use sampan_store::Durability;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -21,12 +18,10 @@ use tokio::time::Instant;
 
 use crate::deploy::Desk;
 use crate::plan::{Intended, Observed, Phase, plan};
-use crate::probe::{self, Target, Wanted};
 use crate::record::{ReadyRecord, ServiceRecord, ready_key};
+use crate::replica::{Run, Said, is_set};
 use crate::services::Inner;
 
-/// The port that apps are told to use.
-const PORT: u16 = 8080;
 /// How long requests under way may take before a replica that is replaced is asked to end.
 const DRAIN: Duration = Duration::from_secs(10);
 /// The same for a service that is removed: whoever removes it does not care for its answers.
@@ -42,16 +37,6 @@ const STEADY: Duration = Duration::from_secs(10);
 const EDGE_WITHIN: Duration = Duration::from_secs(5);
 /// How many of an app's last lines go with a failure.
 const LOG_TAIL: usize = 20;
-
-/// What a replica's task says.
-enum Said {
-    Created(ContainerId),
-    Waiting(String),
-    Ready(ReadyRecord),
-    NotReady(ErrorView),
-    Ended(ErrorView),
-    Removed,
-}
 
 struct Replica {
     version: u64,
@@ -71,6 +56,8 @@ struct Task {
     say: mpsc::Sender<(u32, Said)>,
     said: mpsc::Receiver<(u32, Said)>,
     routed: Option<(Vec<Upstream>, u64)>,
+    /// The version that `pause` and `retry_at` are of.
+    version: Option<u64>,
     pause: Duration,
     retry_at: Option<Instant>,
 }
@@ -85,6 +72,7 @@ pub(crate) fn start(inner: &Arc<Inner>, desk: Arc<Desk>, replicas: Vec<Container
         say,
         said,
         routed: None,
+        version: None,
         pause: Duration::ZERO,
         retry_at: None,
     };
@@ -104,7 +92,7 @@ impl Task {
         loop {
             self.step().await;
             self.end_given_up();
-            if self.replicas.is_empty() && self.desk.intent().is_none_or(|record| record.removing) {
+            if self.replicas.is_empty() && self.desk.is_leaving() {
                 break;
             }
             let retry_at = self.retry_at;
@@ -129,6 +117,13 @@ impl Task {
     /// One round: plan for what there is, and begin what the plan says.
     async fn step(&mut self) {
         let record = self.desk.intent().filter(|record| !record.removing);
+        let version = record.as_ref().map(|record| record.version);
+        if self.version != version {
+            // another version is not to wait for what this one's crashes have earned
+            self.version = version;
+            self.pause = Duration::ZERO;
+            self.retry_at = None;
+        }
         let intended = record.as_ref().map(|record| Intended {
             version: record.version,
             replicas: record.spec.replicas,
@@ -160,9 +155,9 @@ impl Task {
     /// A deploy that was given up has ended when nothing of its version is left; one of a version that was ready once
     /// is only tried again.
     fn end_given_up(&self) {
-        let Some(end) = self.desk.given_up() else { return };
-        let is_intended = self.desk.intent().is_some_and(|record| record.version == end.version);
-        let is_left = self.replicas.values().any(|replica| replica.version == end.version);
+        let Some(version) = self.desk.given_up() else { return };
+        let is_intended = self.desk.intent().is_some_and(|record| record.version == version);
+        let is_left = self.replicas.values().any(|replica| replica.version == version);
         // where nothing at all is left, the service's own end comes first
         if is_intended || (!is_left && self.desk.intent().is_some()) {
             self.desk.tell_given_up();
@@ -201,11 +196,7 @@ impl Task {
             }
             Said::Created(id) => replica.id = Some(id),
             _ if retiring => {}
-            Said::Waiting(on) => {
-                if self.desk.is_deploying(replica.version) {
-                    self.desk.tell(replica.version, DeployEvent::Waiting { on });
-                }
-            }
+            Said::Waiting(on) => self.desk.wait_for(replica.version, on),
             Said::Ready(ready) => {
                 if let Some(id) = &replica.id
                     && let Err(error) = self.inner.records.put(&ready_key(id), &ready, Durability::RunState)
@@ -308,7 +299,8 @@ impl Task {
     fn adopt(&mut self, record: &ContainerRecord, spec: Option<&ServiceSpec>) {
         let Some(service) = &record.spec.service else { return };
         let ready = self.inner.records.get::<ReadyRecord>(&ready_key(&record.id)).ok().flatten();
-        let ready = ready.map(|ready| ready.value);
+        // one of an earlier process says nothing of this one
+        let ready = ready.map(|ready| ready.value).filter(|ready| ready.started_at == record.state.started_at);
         let running = record.state.status == ContainerStatus::Running;
         let phase = match (running, &ready) {
             (true, Some(_)) => Phase::Ready,
@@ -350,6 +342,7 @@ impl Task {
         let id = replica.id.clone();
         let inner = Arc::clone(&self.inner);
         let name = ContainerName::of_replica(&self.desk.name, number);
+        let service = self.desk.name.clone();
         let say = self.say.clone();
         let mut stopping = self.inner.stopping();
         self.inner.tasks.spawn(async move {
@@ -358,7 +351,12 @@ impl Task {
                 let _ = task.await;
             }
             // a replica that was being created has told its id to nobody yet
-            let id = id.or_else(|| inner.containers.find(name.as_str()).ok().map(|record| record.id));
+            let id = id.or_else(|| {
+                let found = inner.containers.find(name.as_str()).ok()?;
+                // somebody's container may have the name that the replica was refused
+                let is_ours = found.spec.service.is_some_and(|own| own.name == service && own.replica == number);
+                is_ours.then_some(found.id)
+            });
             if let Some(id) = id {
                 if let Some(address) = was_ready {
                     let limit = if removed { DRAIN_REMOVED } else { DRAIN };
@@ -379,23 +377,20 @@ impl Task {
     /// Nothing is left of the service: its records go, and the image that was made for it.
     async fn finish(self) {
         self.inner.route(&self.desk.name, None);
-        let removed = self.desk.intent();
-        {
-            // from here on a put of this name begins anew
-            let mut desks = self.inner.desks();
-            if let Err(error) = self.desk.intend(None) {
-                tracing::error!(service = %self.desk.name, %error, "a service's record could not be removed");
-            }
-            desks.remove(&self.desk.name);
-        }
-        if let (Some(record), Ok(name)) = (&removed, ImageName::parse(self.desk.name.as_str()))
+        if let (Some(record), Ok(name)) = (self.desk.intent(), ImageName::parse(self.desk.name.as_str()))
             && let Err(error) = self.inner.containers.images().forget_if(&name, &record.spec.image)
         {
             tracing::warn!(service = %self.desk.name, %error, "a service's image keeps its name");
         }
+        {
+            // from here on a put of this name begins anew
+            let mut desks = self.inner.desks();
+            self.desk.close();
+            desks.remove(&self.desk.name);
+        }
         self.inner.collect_garbage().await;
         self.desk.tell_given_up();
-        self.desk.close(removed.is_some());
+        self.desk.gone.send_replace(true);
     }
 }
 
@@ -422,204 +417,5 @@ async fn remove(containers: &Containers, id: &ContainerId, stopping: &mut watch:
             () = is_set(stopping) => return,
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// What a replica's own task knows.
-struct Run {
-    containers: Containers,
-    name: Label,
-    number: u32,
-    version: u64,
-    spec: ServiceSpec,
-    quitting: watch::Receiver<bool>,
-    say: mpsc::Sender<(u32, Said)>,
-}
-
-impl Run {
-    /// From the beginning: created (unless it is there already), started, looked after.
-    async fn start_and_tend(mut self, id: Option<ContainerId>) {
-        let started = async {
-            let id = match id {
-                Some(id) => id,
-                None => {
-                    let record = self.containers.create(self.container_spec()).await?;
-                    self.say(Said::Created(record.id.clone())).await;
-                    record.id
-                }
-            };
-            self.containers.start(&id).await
-        };
-        match started.await {
-            Ok(record) => self.look_after(record, false).await,
-            Err(error) => {
-                let error = self.start_error(&error);
-                self.say(Said::Ended(error)).await;
-            }
-        }
-    }
-
-    async fn tend(mut self, record: ContainerRecord, ready: bool) {
-        self.look_after(record, ready).await;
-    }
-
-    /// Finds out when it is ready, then waits for its end.
-    async fn look_after(&mut self, record: ContainerRecord, mut ready: bool) {
-        let Ok(mut state) = self.containers.watch(&record.id) else { return };
-        let mut quitting = self.quitting.clone();
-        if !ready {
-            let Some(target) = self.target(&record).await else { return };
-            let limit = Duration::from_millis(self.spec.health.start_timeout_ms);
-            let mut deadline = Box::pin(tokio::time::sleep(limit));
-            let missing = Arc::new(std::sync::Mutex::new("it to be looked at".to_owned()));
-            let (heard, say, number) = (Arc::clone(&missing), self.say.clone(), self.number);
-            let containers = self.containers.clone();
-            let mut probing = Box::pin(async move {
-                probe::until_ready(&containers, &target, |on| {
-                    *heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = on.clone();
-                    // only the latest matters: where the service's task is behind, this one is left out
-                    let _ = say.try_send((number, Said::Waiting(on)));
-                })
-                .await
-            });
-            let mut late = false;
-            while !ready {
-                tokio::select! {
-                    biased;
-                    () = is_set(&mut quitting) => return,
-                    ended = ended(&mut state) => {
-                        let error = self.end_error(&ended, true);
-                        self.say(Said::Ended(error)).await;
-                        return;
-                    }
-                    found = &mut probing => {
-                        self.say(Said::Ready(found)).await;
-                        ready = true;
-                    }
-                    () = &mut deadline, if !late => {
-                        late = true;
-                        let on = missing.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-                        let error = self.late_error(&on);
-                        self.say(Said::NotReady(error)).await;
-                    }
-                }
-            }
-        }
-        tokio::select! {
-            biased;
-            () = is_set(&mut quitting) => {}
-            ended = ended(&mut state) => {
-                let error = self.end_error(&ended, false);
-                self.say(Said::Ended(error)).await;
-            }
-        }
-    }
-
-    async fn target(&self, record: &ContainerRecord) -> Option<Target> {
-        let port = match self.spec.port {
-            Some(port) => Wanted::Fixed(port, "it was given"),
-            None => match self.containers.declared_port(&self.spec.image).await {
-                Ok(Some(port)) => Wanted::Fixed(port, "the image declares it"),
-                Ok(None) => Wanted::Any { told: self.told_port() },
-                Err(error) => {
-                    let error = self.start_error(&error);
-                    self.say(Said::Ended(error)).await;
-                    return None;
-                }
-            },
-        };
-        Some(Target {
-            id: record.id.clone(),
-            address: record.address,
-            host: format!("{}.localhost", self.name),
-            port,
-            path: self.spec.health.path.clone(),
-        })
-    }
-
-    fn told_port(&self) -> u16 {
-        let given = self.spec.env.get("PORT").and_then(|port| port.parse().ok());
-        given.or(self.spec.port).unwrap_or(PORT)
-    }
-
-    fn container_spec(&self) -> ContainerSpec {
-        let name = ContainerName::of_replica(&self.name, self.number);
-        let mut env: Vec<(String, String)> = vec![("PORT".to_owned(), self.told_port().to_string())];
-        env.extend(self.spec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
-        ContainerSpec {
-            host_name: name.host_name(),
-            name,
-            image: self.spec.image.clone(),
-            image_name: format!("{}:latest", self.name),
-            size: self.spec.size,
-            entrypoint: (!self.spec.command.is_empty()).then(|| self.spec.command.clone()),
-            command: Vec::new(),
-            env,
-            remove_at_exit: false,
-            service: Some(ServiceRef { name: self.name.clone(), version: self.version, replica: self.number }),
-        }
-    }
-
-    async fn say(&self, said: Said) {
-        // the service's task ends only when the daemon does
-        let _ = self.say.send((self.number, said)).await;
-    }
-
-    fn start_error(&self, error: &ContainerError) -> ErrorView {
-        let mut message = format!("{} could not be started: {error}", self.name);
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        ErrorView { code: "start_failed".to_owned(), message, hint: None }
-    }
-
-    fn end_error(&self, state: &ContainerState, before_ready: bool) -> ErrorView {
-        let how = match state.exit_code {
-            Some(code @ 129..) if !state.oom_killed => format!("was ended by signal {}", code - 128),
-            Some(code) => format!("exited with code {code}"),
-            None => "ended (how is not known)".to_owned(),
-        };
-        let when = if before_ready { " before it was ready" } else { "" };
-        let (memory, hint) = if state.oom_killed {
-            let size = self.spec.size.memory_bytes;
-            (
-                format!(": it took more memory than its server has ({size})"),
-                "give it more with --memory, or in sampan.toml under [size]",
-            )
-        } else {
-            (String::new(), "a service has to go on running; look at its last lines")
-        };
-        ErrorView {
-            code: "exited".to_owned(),
-            message: format!("{} {how}{when}{memory}", self.name),
-            hint: Some(hint.to_owned()),
-        }
-    }
-
-    fn late_error(&self, missing: &str) -> ErrorView {
-        let limit = Duration::from_millis(self.spec.health.start_timeout_ms);
-        ErrorView {
-            code: "not_ready".to_owned(),
-            message: format!("{} was not ready within {limit:?}: waited for {missing}", self.name),
-            hint: Some(
-                "let it listen on the port in $PORT, say the port with --port, or give it longer with --timeout"
-                    .to_owned(),
-            ),
-        }
-    }
-}
-
-/// Waits until it is set, or nobody is left who could.
-async fn is_set(flag: &mut watch::Receiver<bool>) {
-    let _ = flag.wait_for(|set| *set).await;
-}
-
-/// Waits until a container does not run any more.
-async fn ended(state: &mut watch::Receiver<ContainerState>) -> ContainerState {
-    match state.wait_for(|state| state.status != ContainerStatus::Running).await {
-        Ok(state) => state.clone(),
-        Err(_) => ContainerState::created(),
     }
 }

@@ -173,9 +173,13 @@ async fn follow_records(asked: Asked, by: By, query: Query<EventsQuery>) -> Resp
 }
 
 async fn has_blob(State(native): Asked, Path(digest): Path<String>) -> StatusCode {
-    match Digest::parse(&digest) {
-        Ok(digest) if native.core.containers.images().has_for_upload(&digest) => StatusCode::OK,
-        _ => StatusCode::NOT_FOUND,
+    let Ok(digest) = Digest::parse(&digest) else { return StatusCode::NOT_FOUND };
+    let images = native.core.containers.images().clone();
+    // it may have to wait for garbage to be collected
+    match tokio::task::spawn_blocking(move || images.has_for_upload(&digest)).await {
+        Ok(true) => StatusCode::OK,
+        Ok(false) => StatusCode::NOT_FOUND,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

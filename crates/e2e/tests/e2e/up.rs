@@ -225,3 +225,38 @@ fn what_programs_read() {
     }
     sampan.run(&["inspect", "nobody"]).assert_fails(1, &["nobody"]);
 }
+
+#[test]
+fn a_version_that_failed_is_taken_back_by_up_of_what_was() {
+    let sampan = Sampan::new();
+    let source = sources::fixture("probe");
+    let url = sampan.up(&source, &[]);
+    let words = ["up", source.to_str().expect("a path in UTF-8"), "-e", "PROBE_MODE=exit"];
+    for _ in 0..2 {
+        sampan.run(&words).assert_fails(1, &["before it was ready"]);
+        assert_eq!(sampan.containers().len(), 1, "the version that failed is gone");
+        assert_eq!(sampan.up(&source, &[]), url);
+        assert_eq!(body_of(&url), "probe one");
+    }
+}
+
+#[test]
+fn a_replica_does_not_take_a_container_for_its_own_that_has_its_name() {
+    let sampan = Sampan::new();
+    sampan.import_busybox();
+    sampan.ok(&["run", "-d", "--name", "probe.1", "bb", "sleep", "1000"]);
+    let source = sources::fixture("probe");
+    let words = ["up", source.to_str().expect("a path in UTF-8")];
+    sampan.run(&words).assert_fails(1, &["probe.1", "in use"]);
+    assert_eq!(sampan.inspect("probe.1")["state"]["status"], "running");
+}
+
+#[test]
+fn a_replica_is_its_service_s_to_remove() {
+    let sampan = Sampan::new();
+    let url = sampan.up(&sources::fixture("probe"), &[]);
+    for words in [&["rm", "-f", "probe.1"][..], &["stop", "probe.1"]] {
+        sampan.run(words).assert_fails(1, &["replica of the service", "sampan down"]);
+    }
+    assert_eq!(body_of(&url), "probe one");
+}

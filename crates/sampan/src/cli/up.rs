@@ -192,7 +192,7 @@ async fn follow(
     steps: &mut Steps,
 ) -> Result<String, Failure> {
     let Deploy { name, version } = deploy;
-    let mut followed = Followed { client, name: &name, version, is_waiting: false };
+    let mut followed = Followed { client, name: &name, version };
     let end = tokio::select! {
         end = followed.end(steps) => Some(end?),
         () = interrupts.first() => None,
@@ -211,12 +211,17 @@ async fn follow(
         }
         None => {
             steps.end();
-            // a version that became ready before is not ours to take back, and neither is another one's
-            if followed.version == version && interrupts.hold(followed.is_under_way()).await?? {
-                interrupts.hold(client.give_up_deploy(&name, version)).await??;
-                eprintln!("interrupted: {name} is as it was");
+            // it does nothing to a version that is ready, or that another one took the place of
+            interrupts.hold(client.give_up_deploy(&name, version)).await??;
+            match interrupts.hold(followed.now()).await?? {
+                // the interrupt came too late
+                Some(DeployEvent::Ready { url, .. }) => Ok(url),
+                Some(DeployEvent::Failed { .. }) => {
+                    eprintln!("interrupted: {name} is as it was");
+                    Err(Failure::silent(INTERRUPTED))
+                }
+                _ => Err(Failure::silent(INTERRUPTED)),
             }
-            Err(Failure::silent(INTERRUPTED))
         }
     }
 }
@@ -226,18 +231,12 @@ struct Followed<'a> {
     name: &'a Label,
     /// The version that is followed: ours, then whichever takes its place.
     version: u64,
-    /// Whether it was seen not to have ended.
-    is_waiting: bool,
 }
 
 impl Followed<'_> {
-    /// Whether the deploy has not ended, as far as is known or can be found out.
-    async fn is_under_way(&self) -> Result<bool, ClientError> {
-        if self.is_waiting {
-            return Ok(true);
-        }
-        let mut events = self.client.deploy_events(self.name, self.version).await?;
-        Ok(matches!(events.next().await.transpose()?, Some(DeployEvent::Waiting { .. })))
+    /// How the deploy stands now.
+    async fn now(&self) -> Result<Option<DeployEvent>, ClientError> {
+        self.client.deploy_events(self.name, self.version).await?.next().await.transpose()
     }
 
     /// The event that ends the deploy, or the one of the version that took its place.
@@ -248,7 +247,6 @@ impl Followed<'_> {
             let lost = loop {
                 match events.next().await {
                     Some(Ok(DeployEvent::Waiting { on })) => {
-                        self.is_waiting = true;
                         losses = 0;
                         steps.waiting(&format!("waiting for {on}"));
                     }

@@ -11,6 +11,7 @@
 mod layout;
 mod listeners;
 mod log;
+mod outside;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -23,7 +24,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use sampan_api::{Access, Core, DaemonOrder};
 use sampan_client::{Listen, Root};
-use sampan_container::{Containers, EdgeTables, Foundation, Images, Machine, Supervisor};
+use sampan_container::{Connected, Containers, EdgeTables, Foundation, Images, Machine, Supervisor};
 use sampan_image::Layers;
 use sampan_model::Instance;
 use sampan_model::instance::Block;
@@ -40,16 +41,16 @@ use tokio::sync::{mpsc, watch};
 use crate::process;
 use crate::ready::{DaemonArgs, Ready};
 use layout::Layout;
+use outside::{Left, Outside};
 
 /// How long apps may take to end when the daemon is stopped.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long the supervisor may take to end when nothing runs any more.
-const SUPERVISOR_WITHIN: Duration = Duration::from_secs(5);
 const BLOCK: &str = "default/daemon/block";
 
 /// Runs the daemon until it is told to end.
 pub fn main(args: DaemonArgs) -> ExitCode {
     let DaemonArgs { root, http, ready } = args;
+    process::set_umask();
     if let Err(error) = layout::refuse_without_root() {
         ready.tell_error(&error);
         return ExitCode::FAILURE;
@@ -87,17 +88,19 @@ pub fn main(args: DaemonArgs) -> ExitCode {
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(End::Restart(socket)) => restart(&root, socket),
-        Ok(End::Stopped) => {
+        Ok(End::Stopped(Left::Nothing)) => {
             layout.remove_run_files();
             drop(lock);
             ExitCode::SUCCESS
         }
-        Ok(End::Purged) => {
+        Ok(End::Purged(Left::Nothing)) => {
             layout.remove_run_files();
             layout.remove_everything();
             drop(lock);
             ExitCode::SUCCESS
         }
+        // its files say what is left: the next daemon goes on from there
+        Ok(End::Stopped(Left::Something) | End::Purged(Left::Something)) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!("the daemon ends: {error:#}");
             layout.remove_what_is_new();
@@ -107,8 +110,8 @@ pub fn main(args: DaemonArgs) -> ExitCode {
 }
 
 enum End {
-    Stopped,
-    Purged,
+    Stopped(Left),
+    Purged(Left),
     Restart(OwnedFd),
 }
 
@@ -119,21 +122,22 @@ fn refused(ready: Ready, error: &anyhow::Error) -> ExitCode {
 }
 
 fn error_view(error: &anyhow::Error) -> ErrorView {
-    match error.downcast_ref::<listeners::ListenError>() {
-        Some(listen) => listen.view(),
-        None => ErrorView {
-            code: "internal".to_owned(),
-            message: format!("the daemon could not start: {error:#}"),
-            hint: Some("`sampan doctor` looks for what this machine lacks".to_owned()),
-        },
+    if let Some(listen) = error.downcast_ref::<listeners::ListenError>() {
+        return listen.view();
+    }
+    if let Some(directory) = error.downcast_ref::<layout::UnsafeDirectory>() {
+        return directory.view();
+    }
+    ErrorView {
+        code: "internal".to_owned(),
+        message: format!("the daemon could not start: {error:#}"),
+        hint: Some("`sampan doctor` looks for what this machine lacks".to_owned()),
     }
 }
 
 /// Everything that has to be taken apart at the end.
 struct House {
-    network: Arc<Network>,
-    cgroups: Arc<Group>,
-    supervisor: Arc<Supervisor>,
+    outside: Outside,
     containers: Containers,
     services: Services,
 }
@@ -148,17 +152,23 @@ async fn run(root: &Root, layout: &Layout, http: Option<Listen>, ready: Ready) -
         }
     };
     let (end, mut ended) = watch::channel(false);
-    let built = build(root, layout, http, started_at).await;
+    let (found, mut outside) = (Supervisor::find(&layout.run_dir), Outside::default());
+    // what a daemon before this one left is not this one's to take down
+    let is_first = matches!(found, Ok(None));
+    let built = async { build(root, layout, http, started_at, found?, &mut outside).await }.await;
     let (house, core, orders, gone) = match built {
         Ok(built) => built,
         Err(error) => {
+            if is_first {
+                let _ = tokio::task::spawn_blocking(move || outside.take_down()).await;
+            }
             refused(ready, &error);
             return Err(error);
         }
     };
     let for_restart = socket.try_clone().context("keep the API's socket")?;
     let access = Access { owner: layout::owner(), group: layout::group() };
-    layout.open_socket_to(access.group.as_ref().map(|(gid, _)| *gid));
+    layout.open_socket_to(access.owner, access.group.as_ref().map(|(gid, _)| *gid));
     socket.set_nonblocking(true).context("use the API's socket")?;
     let listener = tokio::net::UnixListener::from_std(socket).context("use the API's socket")?;
     let stop = async move {
@@ -172,14 +182,8 @@ async fn run(root: &Root, layout: &Layout, http: Option<Listen>, ready: Ready) -
     tracing::info!(?order, "ending");
     let result = match order {
         DaemonOrder::Restart => End::Restart(for_restart.into()),
-        DaemonOrder::Stop => {
-            house.take_down().await;
-            End::Stopped
-        }
-        DaemonOrder::Purge => {
-            house.take_down().await;
-            End::Purged
-        }
+        DaemonOrder::Stop => End::Stopped(house.take_down().await),
+        DaemonOrder::Purge => End::Purged(house.take_down().await),
     };
     end.send_replace(true);
     // whoever is being answered gets the rest, but nobody keeps the daemon
@@ -218,7 +222,16 @@ async fn next_order(mut orders: mpsc::Receiver<DaemonOrder>, gone: tokio::task::
 
 type Built = (House, Arc<Core>, mpsc::Receiver<DaemonOrder>, tokio::task::JoinHandle<()>);
 
-async fn build(root: &Root, layout: &Layout, http: Option<Listen>, started_at: Timestamp) -> anyhow::Result<Built> {
+/// Wires everything together. What is made outside the root is told in `outside` at once, so that it can be taken down
+/// where a later step fails.
+async fn build(
+    root: &Root,
+    layout: &Layout,
+    http: Option<Listen>,
+    started_at: Timestamp,
+    found: Option<Connected>,
+    outside: &mut Outside,
+) -> anyhow::Result<Built> {
     let records = Arc::new(Records::open(&layout.root.join("records.db"))?);
     let blobs = Arc::new(Blobs::open(&layout.root.join("blobs"))?);
     let layers = Arc::new(Layers::open(&layout.root.join("layers"))?);
@@ -228,18 +241,20 @@ async fn build(root: &Root, layout: &Layout, http: Option<Listen>, started_at: T
     let resolvers = resolvers();
 
     // what is likeliest to be refused comes first, before anything is made outside the root
-    let found = Supervisor::find(&layout.run_dir)?;
     let held = found.as_ref().map_or(&[][..], |(_, welcome, _)| &welcome.sockets);
     let listening = listeners::http(&records, held, http)?;
 
     let preferred = records.get::<Block>(BLOCK)?.map(|record| record.value);
     let avoid: Vec<IpAddr> = resolvers.iter().map(SocketAddr::ip).collect();
+    let all_cgroups = Cgroups::detect()?;
     let network = Arc::new(Network::open(&instance, preferred, &avoid)?);
+    outside.network = Some(Arc::clone(&network));
     if preferred != Some(network.block()) {
         records.put(BLOCK, &network.block(), Durability::Intent)?;
     }
     layout.give_logs_to(network.block().logger_id())?;
-    let cgroups = Arc::new(Cgroups::detect()?.instance(&instance.cgroup_name())?);
+    let cgroups = Arc::new(all_cgroups.instance(&instance.cgroup_name())?);
+    outside.cgroups = Some(Arc::clone(&cgroups));
 
     let config = supervisor_config(layout, &instance, network.block(), &cgroups)?;
     let (supervisor, welcome, events) = match found {
@@ -247,6 +262,7 @@ async fn build(root: &Root, layout: &Layout, http: Option<Listen>, started_at: T
         None => Supervisor::start(&layout.run_dir, &config)?,
     };
     let supervisor = Arc::new(supervisor);
+    outside.supervisor = Some(Arc::clone(&supervisor));
     let edge = EdgeTables::new(Arc::clone(&supervisor), welcome.table);
     edge.set_listeners(listening.keys, listening.sockets, resolvers);
 
@@ -262,8 +278,9 @@ async fn build(root: &Root, layout: &Layout, http: Option<Listen>, started_at: T
         logs_dir: layout.root.join("logs"),
     });
     let roles = watch::Sender::new(processes(&welcome));
+    let to_start = containers.adopt(&welcome).await?;
     let gone = tokio::spawn(follow(containers.clone(), events, roles.clone()));
-    containers.adopt(&welcome).await?;
+    containers.resume(to_start).await;
     let services = Services::load(containers.clone(), Arc::clone(&records), listening.addresses.clone()).await?;
     tokio::task::spawn_blocking(move || {
         if let Err(error) = layers.sync() {
@@ -301,7 +318,7 @@ async fn build(root: &Root, layout: &Layout, http: Option<Listen>, started_at: T
         orders,
         root: layout.root.clone(),
     };
-    let house = House { network, cgroups, supervisor, containers, services };
+    let house = House { outside: outside.clone(), containers, services };
     Ok((house, Arc::new(core), ordered, gone))
 }
 
@@ -359,27 +376,11 @@ fn resolvers() -> Vec<SocketAddr> {
 
 impl House {
     /// Ends everything that runs and removes everything that was made; goes on past failures.
-    async fn take_down(&self) {
+    async fn take_down(&self) -> Left {
         self.services.stop().await;
         self.containers.stop_all(GRACE).await;
-        let supervisor = Arc::clone(&self.supervisor);
-        let network = Arc::clone(&self.network);
-        let cgroups = Arc::clone(&self.cgroups);
-        let taken_down = tokio::task::spawn_blocking(move || {
-            let ended = supervisor.shut_down(SUPERVISOR_WITHIN);
-            if let Err(error) = ended {
-                tracing::error!(%error, "the supervisor could not be ended");
-            }
-            for error in network.close() {
-                tracing::error!(%error, "a part of the network could not be removed");
-            }
-            if let Err(error) = cgroups.remove() {
-                tracing::error!(%error, "the cgroups could not be removed");
-            }
-        });
-        if taken_down.await.is_err() {
-            tracing::error!("the daemon could not take everything down");
-        }
+        let outside = self.outside.clone();
+        tokio::task::spawn_blocking(move || outside.take_down()).await.unwrap_or(Left::Something)
     }
 }
 
