@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// The root of the machine's own Sampan, used by root where nothing else is said.
+/// The root of the machine's own Sampan, used where nothing else is said.
 pub const DEFAULT_ROOT: &str = "/var/lib/sampan";
 
 /// Where the default root's sockets are: a file system that is empty after a reboot.
@@ -16,9 +16,6 @@ pub struct Root(PathBuf);
 /// Why no root could be chosen.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
-    /// Nothing says where an ordinary user's state is kept.
-    #[error("there is no root to use: neither SAMPAN_ROOT, XDG_STATE_HOME nor HOME is set; use --root DIR")]
-    Unset,
     /// The path cannot be made absolute.
     #[error("the root {path:?} cannot be used")]
     Path {
@@ -31,19 +28,14 @@ pub enum RootError {
 }
 
 impl Root {
-    /// The root that is meant: the flag, else `SAMPAN_ROOT`, else [`DEFAULT_ROOT`] for root, else
-    /// `$XDG_STATE_HOME/sampan` or `~/.local/state/sampan`.
+    /// The root that is meant: the flag, else `SAMPAN_ROOT`, else [`DEFAULT_ROOT`], for everybody: the daemon is
+    /// root's, and keeps nothing below a directory that somebody else can rename, such as a home. (The contract's
+    /// `$XDG_STATE_HOME/sampan` is the place of a daemon without root's rights, which there is none of yet.)
     ///
     /// # Errors
-    /// [`RootError`] where none of them is set or the current directory is gone.
+    /// [`RootError::Path`] where the path is relative to a current directory that is gone.
     pub fn resolve(flag: Option<PathBuf>) -> Result<Self, RootError> {
-        let environment = Environment {
-            sampan_root: std::env::var_os("SAMPAN_ROOT"),
-            xdg_state_home: std::env::var_os("XDG_STATE_HOME"),
-            home: std::env::var_os("HOME"),
-            is_root: rustix::process::geteuid().is_root(),
-        };
-        Self::at(&environment.choose(flag).ok_or(RootError::Unset)?)
+        Self::at(&choose(flag, std::env::var_os("SAMPAN_ROOT")))
     }
 
     /// The root at this path, which need not exist yet.
@@ -102,23 +94,9 @@ impl Root {
     }
 }
 
-/// What the choice depends on.
-struct Environment {
-    sampan_root: Option<OsString>,
-    xdg_state_home: Option<OsString>,
-    home: Option<OsString>,
-    is_root: bool,
-}
-
-impl Environment {
-    fn choose(self, flag: Option<PathBuf>) -> Option<PathBuf> {
-        let set = |value: Option<OsString>| value.filter(|value| !value.is_empty()).map(PathBuf::from);
-        flag.or_else(|| set(self.sampan_root))
-            .or_else(|| self.is_root.then(|| DEFAULT_ROOT.into()))
-            // the XDG base directory specification: a relative path is to be ignored
-            .or_else(|| set(self.xdg_state_home).filter(|path| path.is_absolute()).map(|path| path.join("sampan")))
-            .or_else(|| set(self.home).map(|path| path.join(".local/state/sampan")))
-    }
+fn choose(flag: Option<PathBuf>, variable: Option<OsString>) -> PathBuf {
+    let variable = variable.filter(|value| !value.is_empty()).map(PathBuf::from);
+    flag.or(variable).unwrap_or_else(|| DEFAULT_ROOT.into())
 }
 
 #[cfg(test)]
@@ -127,20 +105,13 @@ mod tests {
 
     #[test]
     fn precedence() {
-        let check = |flag: Option<&str>, root: Option<&str>, xdg: Option<&str>, is_root, expected: Option<&str>| {
-            let environment = Environment {
-                sampan_root: root.map(Into::into),
-                xdg_state_home: xdg.map(Into::into),
-                home: Some("/home/u".into()),
-                is_root,
-            };
-            assert_eq!(environment.choose(flag.map(Into::into)), expected.map(Into::into));
+        let check = |flag: Option<&str>, variable: Option<&str>, expected: &str| {
+            assert_eq!(choose(flag.map(Into::into), variable.map(Into::into)), Path::new(expected));
         };
-        check(Some("/f"), Some("/e"), Some("/x"), true, Some("/f"));
-        check(None, Some("/e"), Some("/x"), true, Some("/e"));
-        check(None, Some(""), Some("/x"), true, Some(DEFAULT_ROOT));
-        check(None, None, Some("/x"), false, Some("/x/sampan"));
-        check(None, None, Some("x"), false, Some("/home/u/.local/state/sampan"));
+        check(Some("/f"), Some("/e"), "/f");
+        check(None, Some("/e"), "/e");
+        check(None, Some(""), DEFAULT_ROOT);
+        check(None, None, DEFAULT_ROOT);
     }
 
     #[test]

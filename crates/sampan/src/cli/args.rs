@@ -28,7 +28,7 @@ pub struct Cli {
 
 #[derive(Debug, Clone, Args)]
 pub struct Globals {
-    /// Where everything of this Sampan is kept [env: SAMPAN_ROOT] [default: /var/lib/sampan as root, else ~/.local/state/sampan]
+    /// Where everything of this Sampan is kept [env: SAMPAN_ROOT] [default: /var/lib/sampan]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Options for every command")]
     pub root: Option<PathBuf>,
     /// Where services are reached, when the daemon is started: a port or an address [default: 8080 or the next free port]

@@ -55,8 +55,11 @@ async fn start_as_root(root: &Root, options: &StartOptions) -> Result<(), Failur
         Err(StartError::NeedsRoot { .. }) if can_ask() => {}
         other => return other.map_err(|error| ClientError::Start(error).into()),
     }
+    // sudo's `/proc/self/exe` would be sudo; whoever may write at the path is who gives root's rights away here
+    let exe = crate::process::own_path().ok().flatten();
+    let exe = exe.ok_or_else(|| Failure::new("start the daemon: sampan's own binary was removed"))?;
     let mut command = tokio::process::Command::new("sudo");
-    command.arg(&options.exe).args(["daemon", "start", "--quiet"]).arg("--root").arg(root.path());
+    command.arg(exe).args(["daemon", "start", "--quiet"]).arg("--root").arg(root.path());
     if let Some(listen) = options.http {
         command.arg("--http").arg(listen.to_string());
     }

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::io::Errno;
@@ -15,6 +16,7 @@ use sampan_client::Listen;
 use sampan_model::view::ErrorView;
 use sampan_network::listening::who_has;
 use sampan_store::{Durability, Records};
+use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
 
@@ -25,6 +27,9 @@ const HTTP: &str = "default/daemon/http";
 const DEFAULT_PORT: u16 = 8080;
 /// How many ports after the default one are tried.
 const NEXT_PORTS: u16 = 100;
+/// How long an address that was ours is waited for, and how often it is looked at meanwhile.
+const DYING_EDGE: Duration = Duration::from_secs(2);
+const DYING_EDGE_LOOK: Duration = Duration::from_millis(20);
 /// Connections that may wait in a listening socket's queue.
 const QUEUE: i32 = 4096;
 
@@ -99,83 +104,151 @@ pub struct Http {
     pub warnings: Vec<String>,
 }
 
-/// The sockets that the supervisor holds where they are the ones wanted, else new ones: what was asked for, else what
-/// there was before, else the default port or the next free one.
+/// What was asked for and where that led to, from one daemon to the next.
+///
+/// ```json
+/// {"asked": "8080", "addresses": ["127.0.0.1:8080", "[::1]:8080"]}
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored")]
+struct Chosen {
+    /// As a [`Listen`] is written; nothing where it was never asked for.
+    asked: Option<String>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// How it has been stored.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Now {
+        #[serde(default)]
+        asked: Option<String>,
+        addresses: Vec<SocketAddr>,
+    },
+    /// The addresses alone, until November 2026.
+    Addresses(Vec<SocketAddr>),
+}
+
+impl From<Stored> for Chosen {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Now { asked, addresses } => Self { asked, addresses },
+            Stored::Addresses(addresses) => {
+                // one that the world can reach is never chosen, only asked for
+                let open = addresses.iter().find(|address| !address.ip().is_loopback());
+                Self { asked: open.map(ToString::to_string), addresses }
+            }
+        }
+    }
+}
+
+/// Where to listen, and on which sockets: what is asked for; without that what was asked for before, exactly; and where
+/// it never was, the port there was before, else the default one, else the next free one. A socket that the supervisor
+/// holds is used again. Blocks, for up to 2 s where an address of ours is not free yet.
+///
+/// # Errors
+/// [`ListenError`] where an address that was asked for, now or before, cannot be listened on; or the records fail.
 pub fn http(records: &Records, held: &[String], asked: Option<Listen>) -> anyhow::Result<Http> {
-    let before: Vec<SocketAddr> = records.get(HTTP)?.map(|record| record.value).unwrap_or_default();
-    let held: Vec<String> = held.iter().filter(|key| key.starts_with("http/")).cloned().collect();
-    let is_wanted = match asked {
-        None => true,
-        Some(Listen::Port(0)) => true,
-        Some(Listen::Port(port)) => before.iter().all(|address| address.port() == port && address.ip().is_loopback()),
-        Some(Listen::Address(address)) => before == [address],
-    };
-    if !held.is_empty() && !before.is_empty() && is_wanted {
-        return Ok(Http { addresses: before, keys: held, sockets: Vec::new(), warnings: Vec::new() });
-    }
+    let before: Option<Chosen> = records.get(HTTP)?.map(|record| record.value);
+    let (earlier, addresses) = before.clone().map_or((None, Vec::new()), |before| (before.asked, before.addresses));
+    let asked = asked.or_else(|| earlier.and_then(|text| text.parse().ok()));
+    let port_before = addresses.first().map(SocketAddr::port);
+    let opener = Opener { held, before: &addresses };
     let http = match asked {
-        Some(Listen::Address(address)) => open(&[address])?,
-        Some(Listen::Port(port)) => open_loopback(port)?,
-        None => open_default(before.first().map(SocketAddr::port))?,
+        Some(Listen::Address(address)) => opener.open(address)?,
+        Some(Listen::Port(0)) => opener.first_free(port_before.into_iter().chain([0]))?,
+        Some(Listen::Port(port)) => opener.open_loopback(port)?,
+        None => {
+            let defaults = (DEFAULT_PORT..=DEFAULT_PORT + NEXT_PORTS).filter(|port| Some(*port) != port_before);
+            opener.first_free(port_before.into_iter().chain(defaults).chain([0]))?
+        }
     };
-    records.put(HTTP, &http.addresses, Durability::Intent)?;
+    let chosen = Chosen { asked: asked.map(|asked| asked.to_string()), addresses: http.addresses.clone() };
+    if before.as_ref() != Some(&chosen) {
+        records.put(HTTP, &chosen, Durability::Intent)?;
+    }
     Ok(http)
 }
 
-fn open_default(before: Option<u16>) -> Result<Http, ListenError> {
-    let ports = before.into_iter().chain(DEFAULT_PORT..=DEFAULT_PORT + NEXT_PORTS);
-    let mut first_error = None;
-    for port in ports {
-        match open_loopback(port) {
-            Ok(mut http) => {
-                if let Some(ListenError { who: Some(who), .. }) = &first_error {
-                    http.warnings.push(format!("port {DEFAULT_PORT} is taken by {who}; services are on {port}"));
+/// Opens what is not open already.
+struct Opener<'a> {
+    /// The keys of the sockets that the supervisor holds.
+    held: &'a [String],
+    /// Where it was listened before.
+    before: &'a [SocketAddr],
+}
+
+impl Opener<'_> {
+    /// The first of these ports that is free, with a warning where it is not the first one.
+    fn first_free(&self, ports: impl Iterator<Item = u16>) -> Result<Http, ListenError> {
+        let mut first_error = None;
+        for port in ports {
+            match self.open_loopback(port) {
+                Ok(mut http) => {
+                    if let Some(ListenError { address, who: Some(who), .. }) = &first_error {
+                        let (wanted, port) = (address.port(), http.addresses[0].port());
+                        http.warnings.push(format!("port {wanted} is taken by {who}; services are on {port}"));
+                    }
+                    return Ok(http);
                 }
-                return Ok(http);
+                Err(error) if error.source == Errno::ADDRINUSE => {
+                    first_error.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) if error.source == Errno::ADDRINUSE => {
-                first_error.get_or_insert(error);
+        }
+        Err(first_error.expect("there is a port to try, and any other error has been returned"))
+    }
+
+    /// One port of 127.0.0.1 and of ::1; the latter is left out where it cannot be had.
+    fn open_loopback(&self, port: u16) -> Result<Http, ListenError> {
+        let mut http = self.open(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))?;
+        let port = http.addresses[0].port();
+        match self.open(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port)) {
+            Ok(v6) => {
+                http.addresses.extend(v6.addresses);
+                http.keys.extend(v6.keys);
+                http.sockets.extend(v6.sockets);
             }
-            Err(error) => return Err(error),
+            Err(error) => http.warnings.push(format!("services are on 127.0.0.1 only: on [::1], {error}")),
+        }
+        Ok(http)
+    }
+
+    /// One address: the sockets that are held, else new ones. One that was ours before may be held by an edge that is
+    /// about to end, which nothing tells of: it is tried for a while.
+    fn open(&self, address: SocketAddr) -> Result<Http, ListenError> {
+        let prefix = format!("http/{address}/");
+        let keys: Vec<_> = self.held.iter().filter(|key| key.starts_with(&prefix)).cloned().collect();
+        if !keys.is_empty() {
+            return Ok(Http { addresses: vec![address], keys, sockets: Vec::new(), warnings: Vec::new() });
+        }
+        let end = Instant::now() + DYING_EDGE;
+        loop {
+            match open(address) {
+                Err(Errno::ADDRINUSE) if self.before.contains(&address) && Instant::now() < end => {
+                    std::thread::sleep(DYING_EDGE_LOOK);
+                }
+                opened => return opened.map_err(|source| ListenError::new(address, source)),
+            }
         }
     }
-    open_loopback(0)
 }
 
-/// One port of 127.0.0.1 and of ::1; the latter is left out where it cannot be had.
-fn open_loopback(port: u16) -> Result<Http, ListenError> {
-    let mut http = open(&[SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)])?;
-    let port = http.addresses[0].port();
-    match open(&[SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port)]) {
-        Ok(v6) => {
-            http.addresses.extend(v6.addresses);
-            http.keys.extend(v6.keys);
-            http.sockets.extend(v6.sockets);
-        }
-        Err(error) => http.warnings.push(format!("services are on 127.0.0.1 only: on [::1], {error}")),
-    }
-    Ok(http)
-}
-
-fn open(addresses: &[SocketAddr]) -> Result<Http, ListenError> {
-    let mut http = Http { addresses: Vec::new(), keys: Vec::new(), sockets: Vec::new(), warnings: Vec::new() };
+/// New sockets on one address, one for each core.
+fn open(address: SocketAddr) -> Result<Http, Errno> {
+    let first = bound(address, Share::WithLater)?;
+    let address = SocketAddr::try_from(rustix::net::getsockname(&first)?)?;
     let count = std::thread::available_parallelism().map_or(1, usize::from);
-    for &asked in addresses {
-        let failed = |source| ListenError::new(asked, source);
-        let first = bound(asked, Share::WithLater).map_err(failed)?;
-        let name = rustix::net::getsockname(&first).map_err(failed)?;
-        let address = SocketAddr::try_from(name).map_err(failed)?;
-        let mut sockets = vec![first];
-        for _ in 1..count {
-            sockets.push(bound(address, Share::WithEarlier).map_err(failed)?);
-        }
-        for (number, socket) in sockets.into_iter().enumerate() {
-            listen(&socket, QUEUE).map_err(failed)?;
-            let key = format!("http/{address}/{number}");
-            http.keys.push(key.clone());
-            http.sockets.push((key, socket));
-        }
-        http.addresses.push(address);
+    let mut http = Http { addresses: vec![address], keys: Vec::new(), sockets: Vec::new(), warnings: Vec::new() };
+    let later = (1..count).map(|_| bound(address, Share::WithEarlier));
+    for (number, socket) in std::iter::once(Ok(first)).chain(later).enumerate() {
+        let socket = socket?;
+        listen(&socket, QUEUE)?;
+        let key = format!("http/{address}/{number}");
+        http.keys.push(key.clone());
+        http.sockets.push((key, socket));
     }
     Ok(http)
 }
@@ -208,13 +281,92 @@ fn bound(address: SocketAddr, share: Share) -> Result<OwnedFd, Errno> {
 mod tests {
     use super::*;
 
+    const NOTHING: Opener<'static> = Opener { held: &[], before: &[] };
+
     #[test]
     fn a_port_is_shared_among_our_sockets_and_with_no_other_sampan() {
-        let ours = open_loopback(0).expect("a free port");
+        let ours = NOTHING.open_loopback(0).expect("a free port");
         assert!(ours.sockets.len() >= std::thread::available_parallelism().expect("cores").get());
         let port = ours.addresses[0].port();
-        let error = open_loopback(port).err().expect("the port is taken");
+        let error = NOTHING.open_loopback(port).err().expect("the port is taken");
         assert_eq!(error.view().code, "port_taken");
         assert!(error.to_string().contains(&format!("port {port}")), "{error}");
+    }
+
+    fn records() -> (tempfile::TempDir, Records) {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(&dir.path().join("records.db")).unwrap();
+        (dir, records)
+    }
+
+    #[test]
+    fn what_was_asked_for_is_asked_for_again() {
+        let (_dir, records) = records();
+        // a fresh port each: what `http` lets go of is free for the next call
+        let port = NOTHING.open_loopback(0).expect("a free port").addresses[0].port();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let check = |held: &[&str], asked: Option<Listen>, expected: Result<u16, &str>, remembered: Option<&str>| {
+            let held: Vec<_> = held.iter().map(|key| format!("http/{address}/{key}")).collect();
+            match (http(&records, &held, asked), expected) {
+                (Ok(http), Ok(expected)) => {
+                    assert_eq!(http.addresses[0].port(), expected);
+                    assert!(held.is_empty() || http.keys.starts_with(&held), "{:?}", http.keys);
+                    assert!(!http.warnings.iter().any(|warning| warning.contains("taken")), "{:?}", http.warnings);
+                }
+                (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
+                (result, expected) => panic!("{:?} and not {expected:?}", result.map(|http| http.addresses)),
+            }
+            let chosen: Chosen = records.get(HTTP).unwrap().unwrap().value;
+            assert_eq!(chosen.asked.as_deref(), remembered);
+        };
+        let text = address.to_string();
+        check(&[], Some(Listen::Address(address)), Ok(port), Some(&text));
+        check(&[], None, Ok(port), Some(&text));
+        check(&["0", "1"], None, Ok(port), Some(&text));
+        let taken = NOTHING.open(address).expect("the port is free");
+        check(&[], None, Err("taken by"), Some(&text));
+        check(&["0"], Some(Listen::Port(port)), Ok(port), Some(&port.to_string()));
+        drop(taken);
+        // any free one: the one there was
+        check(&[], Some(Listen::Port(0)), Ok(port), Some("0"));
+        check(&[], None, Ok(port), Some("0"));
+    }
+
+    #[test]
+    fn what_was_never_asked_for_moves_with_a_word() {
+        let (_dir, records) = records();
+        let taken = NOTHING.open_loopback(0).expect("a free port");
+        records.put(HTTP, &taken.addresses, Durability::RunState).unwrap();
+        let port = taken.addresses[0].port();
+        let moved = http(&records, &[], None).expect("another port");
+        assert_ne!(moved.addresses[0].port(), port);
+        assert!(moved.warnings[0].starts_with(&format!("port {port} is taken by ")), "{:?}", moved.warnings);
+        assert_eq!(records.get::<Chosen>(HTTP).unwrap().unwrap().value.asked, None);
+    }
+
+    #[test]
+    fn a_dying_edge_is_waited_for() {
+        let dying = NOTHING.open_loopback(0).expect("a free port");
+        let addresses = dying.addresses.clone();
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(5 * DYING_EDGE_LOOK);
+            drop(dying);
+        });
+        let opened = Opener { held: &[], before: &addresses }.open_loopback(addresses[0].port()).expect("free again");
+        assert_eq!(opened.addresses, addresses);
+        ends.join().unwrap();
+    }
+
+    #[test]
+    fn what_older_daemons_stored_is_read() {
+        let check = |text: &str, asked: Option<&str>, addresses: &[&str]| {
+            let chosen: Chosen = serde_json::from_str(text).unwrap();
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            assert_eq!(chosen, Chosen { asked: asked.map(Into::into), addresses }, "{text}");
+        };
+        check(r#"["127.0.0.1:8080", "[::1]:8080"]"#, None, &["127.0.0.1:8080", "[::1]:8080"]);
+        check(r#"["0.0.0.0:80"]"#, Some("0.0.0.0:80"), &["0.0.0.0:80"]);
+        check(r#"{"addresses": ["[::1]:80"]}"#, None, &["[::1]:80"]);
+        check(r#"{"asked": "0", "addresses": ["[::1]:80"]}"#, Some("0"), &["[::1]:80"]);
     }
 }

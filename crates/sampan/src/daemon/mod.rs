@@ -392,6 +392,7 @@ fn restart(root: &Root, socket: OwnedFd) -> ExitCode {
     }
     let exe = process::own_binary().unwrap_or_else(|_| "/proc/self/exe".into());
     let error = std::process::Command::new(exe)
+        .arg0("sampan")
         .arg("daemon")
         .arg("--root")
         .arg(root.path())
