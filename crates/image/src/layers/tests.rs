@@ -127,6 +127,7 @@ fn a_removed_layer_is_unpacked_again() {
     layers.ensure(&fixture.layer, &fixture.blobs).unwrap();
     layers.set_aside(&fixture.layer.diff_id).unwrap();
     layers.set_aside(&fixture.layer.diff_id).unwrap();
+    layers.sweep().unwrap();
     assert_eq!(fs::read_dir(fixture.dir.path().join("layers")).unwrap().count(), 0);
     assert_eq!(layers.sync().unwrap(), 0);
     layers.ensure(&fixture.layer, &fixture.blobs).unwrap();
