@@ -5,11 +5,13 @@
 //! messages; one message to let the child go. Nothing runs another program. What was made is taken down again where a
 //! later step fails.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -74,6 +76,7 @@ impl Inner {
     fn start_server(&self, container: &Container) -> Result<(u32, Timestamp), ContainerError> {
         let record = container.record();
         let foundation = &self.foundation;
+        let mut laps = Laps::start();
         let image = Image::read(&**foundation.images.blobs(), &record.spec.image)?;
         // overlay wants the top layer first; the image lists the bottom one first
         let images = &foundation.images;
@@ -81,16 +84,19 @@ impl Inner {
         let layers = layers.collect::<Result<Vec<PathBuf>, _>>()?;
         let lowers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
         let user = user::resolve(&image.config.user, &layers)?;
+        laps.lap("image");
 
         let size = record.spec.size;
         let limits = Limits { cpu_milli: size.cpus.milli(), memory_bytes: size.memory_bytes.0, pids: size.pids };
         let cgroup = foundation.cgroups.create_server(container.id.short(), CONTAINER_CGROUP, &limits)?;
+        laps.lap("cgroup");
 
         container.logged.send_replace(false);
         let request = Request::Create(Box::new(self.start_spec(&record, &image, &user, &cgroup)));
         let (reply, fds) = foundation.supervisor.call(request, &[])?;
         let Reply::Created { pid } = reply else { return Err(unexpected("create")) };
         let [_pidfd, userns, netns]: [OwnedFd; 3] = fds.try_into().map_err(|_| unexpected("create"))?;
+        laps.lap("create");
         failpoint::reach("container_created");
 
         let directory = foundation.containers_dir.join(container.id.as_str());
@@ -101,16 +107,21 @@ impl Inner {
         write_etc(&upper.join("u"), &record)?;
         let ids = self.block().server_ids(record.server_index);
         let root = rootfs::mount_overlay(&lowers, &upper, userns.as_fd(), ids)?;
+        laps.lap("root");
         self.wires.wait_until_gone(record.server_index);
         let wired = foundation.network.attach(record.server_index, netns.as_fd())?;
-        foundation.edge.add_server(&container.id, Some((wired.dns_udp, wired.dns_tcp)));
+        laps.lap("wire");
         failpoint::reach("container_wired");
 
         let go = Request::Go { id: container.id.clone() };
-        match foundation.supervisor.call(go, &[root.as_fd()])?.0 {
-            Reply::Started { at } => Ok((pid, at)),
-            _ => Err(unexpected("go")),
-        }
+        let Reply::Started { at } = foundation.supervisor.call(go, &[root.as_fd()])?.0 else {
+            return Err(unexpected("go"));
+        };
+        laps.lap("go");
+        // what it asks before the edge has these waits in them
+        foundation.edge.add_server(&container.id, Some((wired.dns_udp, wired.dns_tcp)));
+        tracing::debug!(id = container.id.short(), "started: {laps}");
+        Ok((pid, at))
     }
 
     fn start_spec(&self, record: &ContainerRecord, image: &Image, user: &User, cgroup: &ServerGroup) -> StartSpec {
@@ -136,6 +147,34 @@ impl Inner {
             masked_paths: defaults::masked_paths(),
             readonly_paths: defaults::readonly_paths(),
         }
+    }
+}
+
+/// Where a start's time went, for the log.
+struct Laps {
+    last: Instant,
+    took: Vec<(&'static str, Duration)>,
+}
+
+impl Laps {
+    fn start() -> Self {
+        Self { last: Instant::now(), took: Vec::with_capacity(6) }
+    }
+
+    fn lap(&mut self, what: &'static str) {
+        let now = Instant::now();
+        self.took.push((what, now - self.last));
+        self.last = now;
+    }
+}
+
+impl fmt::Display for Laps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, took) in &self.took {
+            write!(f, "{what} {:.2} ms, ", took.as_secs_f64() * 1e3)?;
+        }
+        let all: Duration = self.took.iter().map(|(_, took)| *took).sum();
+        write!(f, "in all {:.2} ms", all.as_secs_f64() * 1e3)
     }
 }
 

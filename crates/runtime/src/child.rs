@@ -167,8 +167,14 @@ fn wait_for(word: &[u8], ends: &Ends<'_>) -> Result<Vec<OwnedFd>, Stopped> {
     }
 }
 
+/// Whether this is the file by which a cgroup of version 2 is joined. The child is in that one already: it was cloned
+/// into it.
+pub(crate) fn is_unified(file: &str) -> bool {
+    file.ends_with("/cgroup.procs")
+}
+
 fn join_cgroups(files: &[String]) -> Result<(), Failure> {
-    for file in files {
+    for file in files.iter().filter(|file| !is_unified(file)) {
         // a process that writes "0" moves itself, which on v1 spares it the wait for a grace period
         std::fs::OpenOptions::new()
             .write(true)

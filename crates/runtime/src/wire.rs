@@ -239,7 +239,8 @@ pub struct StartSpec {
     pub groups: Vec<u32>,
     /// What the ids inside are on the host.
     pub ids: IdRange,
-    /// Files to write `0` into to join the container's cgroups (`tasks` on v1, `cgroup.procs` on v2), absolute paths.
+    /// The files of the container's cgroups, absolute paths: `tasks` on v1, which the child writes `0` into, and
+    /// `cgroup.procs` on v2, into whose cgroup it is cloned.
     pub cgroup_files: Vec<String>,
     /// What to mount below the container's `/sys/fs/cgroup`.
     pub cgroup_mounts: CgroupMounts,

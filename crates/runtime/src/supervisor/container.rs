@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use sampan_sys::clone::clone;
@@ -56,6 +57,14 @@ pub(crate) struct Asked {
     pub number: u64,
 }
 
+/// The cgroup of version 2 that is among those to join: the child is cloned into it.
+fn unified(cgroup_files: &[String]) -> Result<Option<OwnedFd>, Failure> {
+    let Some(file) = cgroup_files.iter().find(|file| child::is_unified(file)) else { return Ok(None) };
+    let directory = Path::new(file).parent().unwrap_or(Path::new("/"));
+    let opened = File::open(directory).map_err(|error| Failure::at(format!("join cgroup {file}"), &error))?;
+    Ok(Some(opened.into()))
+}
+
 /// A new container, and what the daemon is handed of it.
 pub(crate) struct Made {
     pub container: Container,
@@ -73,7 +82,9 @@ impl Container {
         let (pipes, [stdout, stderr]) = Pipes::make(uid, gid).map_err(at("make pipes"))?;
         let (socket, theirs) = frame::pair().map_err(at("make a socket"))?;
         let ends = Ends { socket: theirs.as_fd(), stdin: null, stdout: stdout.as_fd(), stderr: stderr.as_fd() };
-        let cloned = clone(NAMESPACES, &ends.all(), || child::run(spec, &ends)).map_err(at("clone"))?;
+        let unified = unified(&spec.cgroup_files)?;
+        let into = unified.as_ref().map(|directory| directory.as_fd());
+        let cloned = clone(NAMESPACES, into, &ends.all(), || child::run(spec, &ends)).map_err(at("clone"))?;
         drop(theirs);
 
         let pid = cloned.pid.as_raw_nonzero().get().cast_unsigned();

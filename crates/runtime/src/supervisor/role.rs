@@ -85,7 +85,7 @@ impl Role {
         fds.extend(more);
         let keep: Vec<_> = fds.iter().copied().chain([program.file]).collect();
         let (name, id) = (self.name, self.id);
-        let process = clone(Namespaces::NONE, &keep, || {
+        let process = clone(Namespaces::NONE, None, &keep, || {
             let error = become_role(id, &fds, program.file, &arguments, &environment);
             // the only descriptor that is sure to be there
             let _ = rustix::io::write(program.stderr, format!("the {name} could not be started: {error}\n").as_bytes());
