@@ -34,7 +34,7 @@ impl Containers {
         let container = self.inner.get(id)?;
         let failed = |source| ContainerError::Io { what: format!("read the log of {}", id.short()), source };
         let directory = &self.inner.foundation.logs_dir;
-        let reader = Reader::open(directory, id, tail).map_err(failed)?;
+        let mut reader = Reader::open(directory, id, tail).map_err(failed)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
         let stop = Arc::new(stop);
         let (frames, receiver) = mpsc::channel(FRAMES);
@@ -45,9 +45,11 @@ impl Containers {
             .name("log".to_owned())
             .stack_size(256 * 1024)
             .spawn(move || {
-                if let Err(error) = copy(reader, &frames, follow.then_some((&*container, &*stop))) {
+                if let Err(error) = copy(&mut reader, &frames, follow.then_some((&*container, &*stop))) {
                     tracing::warn!(id = %container.id, %error, "a log could not be read to its end");
                 }
+                // first: closing the reader's inotify waits for a grace period of the kernel's, some 10 ms
+                drop(frames);
             })
             .map_err(failed)?;
         Ok(receiver)
@@ -66,7 +68,7 @@ async fn stop_at_end(container: Arc<Container>, frames: mpsc::Sender<(LogFrame, 
 }
 
 fn copy(
-    mut reader: Reader,
+    reader: &mut Reader,
     frames: &mpsc::Sender<(LogFrame, Vec<u8>)>,
     follow: Option<(&Container, &OwnedFd)>,
 ) -> std::io::Result<()> {
