@@ -161,16 +161,11 @@ impl Core {
             None => made_up_name()?,
         };
         let spec = ContainerSpec {
-            host_name: name.host_name(),
-            name,
-            image,
-            image_name,
             size: asked.size,
-            entrypoint: None,
             command: asked.command,
             env: asked.env,
             remove_at_exit: asked.remove_at_exit,
-            service: None,
+            ..ContainerSpec::new(name, image, image_name)
         };
         // a task of its own: whoever asked may go away in the middle, and no half is to be left then
         let containers = self.containers.clone();

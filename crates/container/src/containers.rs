@@ -379,6 +379,7 @@ impl Containers {
                         self.remove_later(container);
                     }
                 }
+                Event::ExecExited { .. } => {}
                 Event::Edge { status } => self.edge().told(&status),
                 Event::RoleStarted { role, pid } => tracing::info!(role, pid, "started"),
             }

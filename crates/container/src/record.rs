@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
-use sampan_model::view::{ContainerView, ServerView};
+use sampan_model::view::{ContainerView, ServerBrief};
 use sampan_model::{ContainerId, ContainerSpec, ContainerState, ContainerStatus};
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +57,7 @@ impl ContainerRecord {
             id: self.id.clone(),
             name: self.spec.name.clone(),
             image: self.spec.image_name.clone(),
-            server: ServerView {
+            server: ServerBrief {
                 name: self.spec.name.clone(),
                 cpus: size.cpus,
                 memory_bytes: size.memory_bytes,
@@ -66,9 +66,15 @@ impl ContainerRecord {
             state: self.state.clone(),
             ready,
             command: self.command.clone(),
-            mounts: Vec::new(),
+            user: self.spec.user.clone(),
+            mounts: self.spec.mounts.clone(),
             env: self.env.clone(),
-            ports: Vec::new(),
+            ports: self.spec.ports.clone(),
+            labels: self.spec.labels.clone(),
+            terminal: self.spec.terminal,
+            stdin: self.spec.stdin,
+            restart: self.spec.restart,
+            owner: self.spec.owner.clone(),
             created_at: self.created_at,
         }
     }

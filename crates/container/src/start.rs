@@ -146,6 +146,12 @@ impl Inner {
             seccomp: self.seccomp.clone(),
             masked_paths: defaults::masked_paths(),
             readonly_paths: defaults::readonly_paths(),
+            server: None,
+            mounts: Vec::new(),
+            read_only: record.spec.read_only,
+            stdin: record.spec.stdin,
+            terminal: None,
+            init: record.spec.init,
         }
     }
 }
@@ -252,7 +258,7 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sampan_model::{ByteSize, ContainerId, ContainerName, ContainerSpec, Cpus, Digest, Label, ServerSize};
+    use sampan_model::{ByteSize, ContainerId, ContainerName, ContainerSpec, Cpus, Digest, ServerSize};
 
     use super::*;
 
@@ -260,16 +266,12 @@ mod tests {
         ContainerRecord {
             id: ContainerId::from_bytes([1; 32]),
             spec: ContainerSpec {
-                name: ContainerName::parse("hello.1").expect("name"),
-                host_name: Label::parse("hello-1").expect("label"),
-                image: Digest::from_sha256([2; 32]),
-                image_name: "hello:latest".to_owned(),
                 size: ServerSize { cpus: Cpus::ONE, memory_bytes: ByteSize::mib(64), pids: 10 },
-                entrypoint: None,
-                command: Vec::new(),
-                env: Vec::new(),
-                remove_at_exit: false,
-                service: None,
+                ..ContainerSpec::new(
+                    ContainerName::parse("hello.1").expect("name"),
+                    Digest::from_sha256([2; 32]),
+                    "hello:latest",
+                )
             },
             server_index: 0,
             address: std::net::Ipv4Addr::new(10, 192, 0, 2),

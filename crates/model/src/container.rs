@@ -1,13 +1,16 @@
 //! Containers: what is asked for, and what has become of it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerName, Digest, Label, ServerSize};
+use crate::{ContainerName, Digest, Label, Mount, Owner, PublishedPort, ServerSize};
 
-/// One container on a server of its own, as it was asked for. Everything the image leaves open is resolved when the
-/// container is created, so that two starts of one spec are the same start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One container, as it was asked for. Everything the image leaves open is resolved when the container is created, so
+/// that two starts of one spec are the same start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerSpec {
     /// Its name, and its server's.
     pub name: ContainerName,
@@ -17,22 +20,114 @@ pub struct ContainerSpec {
     pub image: Digest,
     /// What the image was called when it was asked for, for people.
     pub image_name: String,
-    /// Its server's size.
+    /// Its server's size, or its own part of a server that it shares.
     pub size: ServerSize,
+    /// Whose it is.
+    #[serde(default)]
+    pub owner: Owner,
+    /// The server it runs on. `None`: one of its own, made with it and removed with it.
+    #[serde(default)]
+    pub server: Option<Label>,
     /// Replaces the image's entrypoint, and drops its command, where it is given.
     pub entrypoint: Option<Vec<String>>,
     /// Replaces the image's command where it is not empty.
     pub command: Vec<String>,
     /// Added to the image's environment, later ones winning.
     pub env: Vec<(String, String)>,
+    /// Replaces the image's user, `USER[:GROUP]`, names or numbers.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Replaces the image's working directory.
+    #[serde(default)]
+    pub working_dir: Option<String>,
+    /// Whatever its owner wants to tell it apart by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What is mounted in it, in this order.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// Ports of it that are reached from outside.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+    /// Its root file system cannot be written to.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Its standard input is a pipe that may be written to; else it is empty.
+    #[serde(default)]
+    pub stdin: bool,
+    /// It has a terminal.
+    #[serde(default)]
+    pub terminal: bool,
+    /// A small first process of ours hands signals on to its command and reaps what that leaves.
+    #[serde(default)]
+    pub init: bool,
+    /// Whether it is started again when it has ended.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// Replaces the image's signal to end it, by number.
+    #[serde(default)]
+    pub stop_signal: Option<i32>,
+    /// Its writable layer's size, on a server of its own. `None`: as much as the disk has.
+    #[serde(default)]
+    pub disk: Option<crate::Disk>,
     /// Removed when it has ended (`--rm`).
     pub remove_at_exit: bool,
     /// The service it is a replica of.
     pub service: Option<ServiceRef>,
 }
 
+impl ContainerSpec {
+    /// A container of this image, and nothing asked for beside.
+    pub fn new(name: ContainerName, image: Digest, image_name: impl Into<String>) -> Self {
+        Self {
+            host_name: name.host_name(),
+            name,
+            image,
+            image_name: image_name.into(),
+            size: ServerSize::default(),
+            owner: Owner::default(),
+            server: None,
+            entrypoint: None,
+            command: Vec::new(),
+            env: Vec::new(),
+            user: None,
+            working_dir: None,
+            labels: BTreeMap::new(),
+            mounts: Vec::new(),
+            ports: Vec::new(),
+            read_only: false,
+            stdin: false,
+            terminal: false,
+            init: false,
+            restart: RestartPolicy::No,
+            stop_signal: None,
+            disk: None,
+            remove_at_exit: false,
+            service: None,
+        }
+    }
+}
+
+/// Whether a container that has ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "policy", rename_all = "snake_case")]
+pub enum RestartPolicy {
+    /// It is not.
+    #[default]
+    No,
+    /// Where its exit code was not 0.
+    OnFailure {
+        /// At most so often in a row; `None`: always.
+        max_retries: Option<u32>,
+    },
+    /// It is, also at the daemon's start where it was stopped before.
+    Always,
+    /// It is, unless somebody stopped it.
+    UnlessStopped,
+}
+
 /// Which replica of which version of which service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceRef {
     /// The service.
     pub name: Label,
@@ -49,7 +144,7 @@ pub struct ServiceRef {
 ///    └────────────┴──────────┴─────▶ removing ──▶ (gone)
 ///    └──▶ exited (it could not be started)
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ContainerStatus {
     /// Recorded; no process yet.
@@ -87,7 +182,7 @@ impl ContainerStatus {
 }
 
 /// What has become of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerState {
     /// Where it is in its life.
     pub status: ContainerStatus,
@@ -96,6 +191,12 @@ pub struct ContainerState {
     pub exit_code: Option<u8>,
     /// Whether the kernel killed one of its processes for memory.
     pub oom_killed: bool,
+    /// Its processes are frozen. It is `running` all the same.
+    #[serde(default)]
+    pub paused: bool,
+    /// How often its restart policy has started it again.
+    #[serde(default)]
+    pub restarts: u32,
     /// Why it could not be started.
     pub error: Option<String>,
     /// When its process was started last.
@@ -113,6 +214,8 @@ impl ContainerState {
             status: ContainerStatus::Created,
             exit_code: None,
             oom_killed: false,
+            paused: false,
+            restarts: 0,
             error: None,
             started_at: None,
             finished_at: None,

@@ -9,16 +9,25 @@
 pub mod container;
 pub mod digest;
 pub mod instance;
+pub mod mount;
 pub mod name;
+pub mod owner;
+pub mod port;
 pub mod route;
+pub mod server;
 pub mod service;
 pub mod size;
+pub mod stream;
 pub mod view;
 
-pub use container::{ContainerSpec, ContainerState, ContainerStatus, ServiceRef};
+pub use container::{ContainerSpec, ContainerState, ContainerStatus, RestartPolicy, ServiceRef};
 pub use digest::Digest;
 pub use instance::{IdRange, Instance};
+pub use mount::{Disk, Mount, MountSource};
 pub use name::{ContainerId, ContainerName, ImageName, Label};
-pub use route::{DnsSocket, EdgeStatus, EdgeTable, RoutedService, Upstream};
+pub use owner::Owner;
+pub use port::{Protocol, PublishedPort};
+pub use route::{DnsSocket, EdgeStatus, EdgeTable, ForwardedPort, RoutedService, Upstream};
+pub use server::{ServerSpec, ServerStatus};
 pub use service::{Health, ServiceSpec};
 pub use size::{ByteSize, Cpus, ServerSize};

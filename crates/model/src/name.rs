@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Why a text is not the name it was given as. `Display` says the rule, so that it can be shown as it is.
@@ -27,9 +28,9 @@ impl NameError {
 
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $check:path) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
+        $(#[$doc])*
         pub struct $name(String);
 
         impl $name {
@@ -77,14 +78,17 @@ macro_rules! text_type {
 
 text_type! {
     /// A name of a service, server, volume, bucket or network: a DNS label (RFC 1123), lower case, at most 63 bytes.
+    #[schemars(extend("pattern" = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     Label, check_label
 }
 text_type! {
     /// A container's name, by Docker's rule: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, at most 128 bytes.
+    #[schemars(extend("pattern" = "^[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}$"))]
     ContainerName, check_container_name
 }
 text_type! {
     /// A container's id: 64 lower-case hex digits, shown as the first 12.
+    #[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
     ContainerId, check_container_id
 }
 text_type! {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::port::Protocol;
 use crate::{ContainerName, Label};
 
 /// Everything the edge needs to know. A table of a higher revision replaces the one before it.
@@ -21,6 +22,20 @@ pub struct EdgeTable {
     pub resolvers: Vec<SocketAddr>,
     /// Every service.
     pub services: Vec<RoutedService>,
+    /// Published ports.
+    #[serde(default)]
+    pub ports: Vec<ForwardedPort>,
+}
+
+/// A published port: what arrives at a socket goes to a container, and its answers come back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardedPort {
+    /// The socket's key: a listening TCP socket or a bound UDP one.
+    pub key: String,
+    /// Which of them.
+    pub protocol: Protocol,
+    /// The container's address and port.
+    pub upstream: SocketAddr,
 }
 
 /// A socket of the name service: bound to 127.0.0.11:53 inside one server's network namespace.

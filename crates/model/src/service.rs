@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Label, ServerSize};
+use crate::{Digest, Label, Mount, ServerSize};
 
 /// A named app as it is asked for. Two equal specs are one version: putting the same spec again changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// Its name; `NAME.localhost` reaches it.
@@ -35,6 +36,12 @@ pub struct ServiceSpec {
     /// How a replica is known to be ready.
     #[serde(default)]
     pub health: Health,
+    /// What is mounted in each replica.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// The server that its one replica runs on. `None`: each replica has one of its own.
+    #[serde(default)]
+    pub server: Option<Label>,
 }
 
 fn one() -> u32 {
@@ -42,7 +49,7 @@ fn one() -> u32 {
 }
 
 /// How a replica is known to be ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Health {
     /// A path that must answer 2xx or 3xx. `None`: any HTTP answer to `GET /` will do.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A text that is no size.
@@ -16,7 +17,7 @@ pub struct SizeError {
 
 /// A number of bytes. Text: a whole or decimal number with `B`, `KiB`/`K`, `MiB`/`M`, `GiB`/`G`, `TiB`/`T` (powers
 /// of 1024, as Docker has it), or `KB`, `MB`, `GB`, `TB` (powers of 1000). JSON: the plain number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct ByteSize(pub u64);
 
@@ -82,7 +83,7 @@ impl fmt::Display for ByteSize {
 }
 
 /// A share of the machine's processors, in thousandths of one. Text and JSON: a decimal number, `0.5`, `2`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Cpus(u32);
 
@@ -135,7 +136,7 @@ impl fmt::Display for Cpus {
 }
 
 /// The size of a server: ceilings, not reservations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerSize {
     /// Processors.

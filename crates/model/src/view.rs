@@ -19,13 +19,35 @@
 //! | `DELETE /v1/services/{name}` | 204 when its containers are gone |
 //! | `GET /v1/services/{name}/deploys/{version}` | [`DeployEvent`]s, one JSON a line, the present one first, until it has ended |
 //! | `DELETE /v1/services/{name}/deploys/{version}` | 204; gives the version up: back to the one before, or to no service |
-//! | `POST /v1/containers` [`ContainerCreate`] | [`ContainerView`], created and started |
+//! | `POST /v1/containers?start=` [`ContainerCreate`] | [`ContainerView`], created and, unless `start=false`, started |
+//! | `POST /v1/containers/attached` [`ContainerCreate`], upgraded to [`stream`](crate::stream) | created, attached to and started; the first frame is its view |
 //! | `GET /v1/containers`, `GET /v1/containers/{id}` | `[ContainerView]`, `ContainerView`; `{id}`: a name, an id, or a prefix of one |
+//! | `POST /v1/containers/{id}/start` | [`ContainerView`] |
 //! | `POST /v1/containers/{id}/stop?timeout_ms=` | 204 when it has ended |
+//! | `POST /v1/containers/{id}/restart?timeout_ms=` | [`ContainerView`], stopped and started again |
+//! | `POST /v1/containers/{id}/kill?signal=` | 204; the signal by name or number, KILL unless given |
+//! | `POST /v1/containers/{id}/pause`, `…/unpause` | 204 |
+//! | `POST /v1/containers/{id}/rename?name=` | [`ContainerView`]; 409 `name_taken` |
+//! | `POST /v1/containers/{id}/update` [`ContainerUpdate`] | [`ContainerView`] |
+//! | `GET /v1/containers/{id}/top` | `[`[`ProcessRow`]`]` |
+//! | `GET /v1/containers/{id}/stats` | [`Stats`] |
+//! | `POST /v1/containers/{id}/attach?stdin=`, upgraded to [`stream`](crate::stream) | what it writes from now on; what is written to it |
+//! | `POST /v1/containers/{id}/exec` [`ExecCreate`], upgraded to [`stream`](crate::stream) unless `detach` | one more process in it |
+//! | `GET /v1/containers/{id}/files?path=` | a tar archive of the path |
+//! | `PUT /v1/containers/{id}/files?path=` (a tar archive) | 204; unpacked below the directory `path` |
 //! | `POST /v1/containers/{id}/wait` | [`Exit`] when it has ended |
 //! | `DELETE /v1/containers/{id}?force=true` | 204; 409 `running` without `force` |
-//! | `GET /v1/containers/{id}/logs?follow=&tail=` | log frames ([`LogFrame`]); with `follow` until the container has ended |
-//! | `GET /v1/inspect/{name}` | array of the service or container of that name |
+//! | `GET /v1/containers/{id}/logs?follow=&tail=&since=&until=` | log frames ([`LogFrame`]); with `follow` until the container has ended |
+//! | `POST /v1/servers` [`ServerCreate`] | [`ServerView`] |
+//! | `GET /v1/servers`, `GET /v1/servers/{name}` | `[ServerView]`, `ServerView` |
+//! | `POST /v1/servers/{name}/start`, `…/stop?timeout_ms=` | [`ServerView`] when its containers have started or ended |
+//! | `POST /v1/servers/{name}/resize` [`ServerResize`] | [`ServerView`] |
+//! | `DELETE /v1/servers/{name}` | 204 when everything on it is gone |
+//! | `POST /v1/volumes` [`VolumeCreate`] | [`VolumeView`] |
+//! | `GET /v1/volumes`, `GET /v1/volumes/{name}` | `[VolumeView]`, `VolumeView` |
+//! | `DELETE /v1/volumes/{name}` | 204; 409 `in_use` |
+//! | `POST /v1/volumes/prune` | [`Pruned`] |
+//! | `GET /v1/inspect/{name}` | array of the service, server, container, volume or image of that name |
 //! | `GET /v1/events?from=REVISION` | [`Change`]s, one JSON a line, without end; 410 `revision_too_old` |
 //! | `GET /openapi.json` | this table for programs |
 
@@ -33,19 +55,23 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, ContainerId, ContainerName, ContainerState, Cpus, Digest, Label, ServerSize};
+use crate::{
+    ByteSize, ContainerId, ContainerName, ContainerState, Cpus, Digest, Disk, Label, Mount, Owner, PublishedPort,
+    RestartPolicy, ServerSize, ServerStatus,
+};
 
 /// The body of every answer that is no success.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// The error.
     pub error: ErrorView,
 }
 
 /// An error as programs and people see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorView {
     /// A stable word: `not_found`, `name_taken`, `too_large`, `digest_mismatch`, `no_space`, `bad_request`, `in_use`,
     /// `running`, `start_failed`, `revision_too_old`, `forbidden`, `internal`…
@@ -57,7 +83,7 @@ pub struct ErrorView {
 }
 
 /// The daemon and everything that runs for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DaemonView {
     /// Sampan's version.
     pub version: String,
@@ -78,7 +104,7 @@ pub struct DaemonView {
 }
 
 /// One of Sampan's own processes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProcessView {
     /// Its role.
     pub role: String,
@@ -87,7 +113,7 @@ pub struct ProcessView {
 }
 
 /// Names a manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageTag {
     /// The manifest, uploaded before as a blob like its config and layers.
@@ -95,7 +121,7 @@ pub struct ImageTag {
 }
 
 /// An image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageView {
     /// Always `image`.
     pub kind: String,
@@ -110,7 +136,7 @@ pub struct ImageView {
 }
 
 /// A deploy that has begun (or that was already there).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Deploy {
     /// The service.
     pub name: Label,
@@ -119,7 +145,7 @@ pub struct Deploy {
 }
 
 /// Where a deploy is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum DeployEvent {
     /// Under way.
@@ -158,7 +184,7 @@ impl DeployEvent {
 }
 
 /// A service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceView {
     /// Always `service`.
     pub kind: String,
@@ -184,31 +210,162 @@ pub struct ServiceView {
     pub created_at: Timestamp,
 }
 
-/// A container to create and start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A container to create. What is left out is the image's, or the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct ContainerCreate {
     /// Its name; one is made up where none is given.
-    #[serde(default)]
     pub name: Option<ContainerName>,
     /// The image: a name or a digest.
     pub image: String,
+    /// Replaces the image's entrypoint, and drops its command.
+    pub entrypoint: Option<Vec<String>>,
     /// Replaces the image's command (not its entrypoint).
-    #[serde(default)]
     pub command: Vec<String>,
     /// Added to the image's environment.
-    #[serde(default)]
     pub env: Vec<(String, String)>,
     /// Its server's size.
-    #[serde(default)]
     pub size: ServerSize,
+    /// The server it runs on; one of its own where none is given.
+    pub server: Option<Label>,
+    /// The host name of its own server: its name unless given.
+    pub host_name: Option<Label>,
+    /// `USER[:GROUP]`, names or numbers.
+    pub user: Option<String>,
+    /// Its working directory.
+    pub working_dir: Option<String>,
+    /// Whatever it is to be told apart by.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// What is mounted in it.
+    pub mounts: Vec<Mount>,
+    /// Ports that are reached from outside.
+    pub ports: Vec<PublishedPort>,
+    /// Its root file system cannot be written to.
+    pub read_only: bool,
+    /// Its standard input may be written to.
+    pub stdin: bool,
+    /// It has a terminal.
+    pub terminal: bool,
+    /// The terminal's size at the start.
+    pub terminal_size: Option<TerminalSize>,
+    /// A small first process of ours.
+    pub init: bool,
+    /// Whether it is started again.
+    pub restart: RestartPolicy,
+    /// Replaces the image's signal to end it: a name or a number.
+    pub stop_signal: Option<String>,
+    /// Bounds what it writes.
+    pub disk: Option<Disk>,
     /// Removed when it has ended.
-    #[serde(default)]
     pub remove_at_exit: bool,
 }
 
+/// A terminal's size, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters a line.
+    pub columns: u16,
+}
+
+/// What of a container can be changed while it is there. What is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContainerUpdate {
+    /// Processors.
+    pub cpus: Option<Cpus>,
+    /// Memory.
+    pub memory_bytes: Option<ByteSize>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Whether it is started again.
+    pub restart: Option<RestartPolicy>,
+}
+
+/// One more process in a running container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExecCreate {
+    /// The command line.
+    pub command: Vec<String>,
+    /// Added to the container's environment.
+    pub env: Vec<(String, String)>,
+    /// Another user than the container's.
+    pub user: Option<String>,
+    /// Another working directory than the container's.
+    pub working_dir: Option<String>,
+    /// Its standard input may be written to.
+    pub stdin: bool,
+    /// It has a terminal.
+    pub terminal: bool,
+    /// The terminal's size at the start.
+    pub terminal_size: Option<TerminalSize>,
+    /// Nobody waits for it, and nobody sees what it writes: 200 with [`ExecView`] instead of an upgrade.
+    pub detach: bool,
+}
+
+/// A process that was started in a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExecView {
+    /// It, on the host.
+    pub pid: u32,
+}
+
+/// A process of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProcessRow {
+    /// It, on the host.
+    pub pid: u32,
+    /// It, in the container.
+    pub inner_pid: u32,
+    /// Its parent, in the container; 0 where that is outside.
+    pub inner_ppid: u32,
+    /// Its user, in the container.
+    pub uid: u32,
+    /// Its state, a letter as `ps` has it.
+    pub state: String,
+    /// Memory of its own and shared, in bytes.
+    pub resident_bytes: u64,
+    /// Processor time, in milliseconds.
+    pub cpu_ms: u64,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// Its command line.
+    pub command: String,
+}
+
+/// What a container uses at one moment. Rates are the difference of two.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stats {
+    /// The container.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: ContainerName,
+    /// When.
+    pub at: Timestamp,
+    /// Processor time so far, in microseconds.
+    pub cpu_us: u64,
+    /// Of how many processors.
+    pub cpus: Cpus,
+    /// Memory, without what the kernel would give back at once.
+    pub memory_bytes: u64,
+    /// At most so much.
+    pub memory_limit_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Bytes received so far by its server.
+    pub received_bytes: u64,
+    /// Bytes sent so far by its server.
+    pub sent_bytes: u64,
+    /// Bytes read from disks so far.
+    pub read_bytes: u64,
+    /// Bytes written to disks so far.
+    pub written_bytes: u64,
+}
+
 /// A container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerView {
     /// Always `container`.
     pub kind: String,
@@ -219,26 +376,38 @@ pub struct ContainerView {
     /// The image, by the name it was asked for.
     pub image: String,
     /// The server it runs on.
-    pub server: ServerView,
+    pub server: ServerBrief,
     /// What has become of it.
     pub state: ContainerState,
     /// Whether it answers (replicas of services only).
     pub ready: Option<bool>,
     /// Its command line.
     pub command: Vec<String>,
-    /// Mounts of the user's: none yet.
-    pub mounts: Vec<String>,
+    /// Its user, `USER[:GROUP]`; `None`: the image's.
+    pub user: Option<String>,
+    /// What is mounted in it.
+    pub mounts: Vec<Mount>,
     /// Its environment, `NAME=value`.
     pub env: Vec<String>,
-    /// Published ports: none yet.
-    pub ports: Vec<String>,
+    /// Published ports.
+    pub ports: Vec<PublishedPort>,
+    /// Its labels.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+    /// Whether its standard input may be written to.
+    pub stdin: bool,
+    /// Whether it is started again.
+    pub restart: RestartPolicy,
+    /// Whose it is.
+    pub owner: Owner,
     /// When it was created.
     pub created_at: Timestamp,
 }
 
 /// The server under a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerView {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerBrief {
     /// Its name.
     pub name: ContainerName,
     /// Processors.
@@ -249,8 +418,104 @@ pub struct ServerView {
     pub address: Option<Ipv4Addr>,
 }
 
+/// A server to create.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerCreate {
+    /// Its name.
+    pub name: Label,
+    /// Its size.
+    #[serde(default)]
+    pub size: ServerSize,
+    /// Bounds what its containers write.
+    #[serde(default)]
+    pub disk: Option<Disk>,
+}
+
+/// A server's new size. What is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerResize {
+    /// Processors.
+    pub cpus: Option<Cpus>,
+    /// Memory.
+    pub memory_bytes: Option<ByteSize>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
+/// A server that was asked for by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerView {
+    /// Always `server`.
+    pub kind: String,
+    /// Its id.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: Label,
+    /// Processors.
+    pub cpus: Cpus,
+    /// Memory.
+    pub memory_bytes: ByteSize,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Bounds what its containers write.
+    pub disk: Option<Disk>,
+    /// Whether containers may run on it.
+    pub status: ServerStatus,
+    /// Its address, while it has one.
+    pub address: Option<Ipv4Addr>,
+    /// The containers on it.
+    pub containers: Vec<ContainerView>,
+    /// The services on it.
+    pub services: Vec<Label>,
+    /// Whose it is.
+    pub owner: Owner,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+/// A volume to create.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeCreate {
+    /// Its name.
+    pub name: Label,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// A volume: a directory that outlives its containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VolumeView {
+    /// Always `volume`.
+    pub kind: String,
+    /// Its name.
+    pub name: Label,
+    /// Where it is; only root comes there.
+    pub path: PathBuf,
+    /// Its labels.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// The names of the containers and services that it is mounted in.
+    pub used_by: Vec<String>,
+    /// Whose it is.
+    pub owner: Owner,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+/// What was removed because nothing used it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pruned {
+    /// Names, or digests of what has none.
+    pub removed: Vec<String>,
+    /// How much space it took.
+    pub freed_bytes: u64,
+}
+
 /// How a container ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Exit {
     /// 0–255; `None` where it is unknown.
     pub exit_code: Option<u8>,
@@ -259,7 +524,7 @@ pub struct Exit {
 }
 
 /// A record that changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// The records' revision with this change.
     pub revision: u64,
@@ -272,14 +537,14 @@ pub struct Change {
 /// The head of one frame of a log stream, `application/vnd.sampan.log`: 16 bytes, then as many bytes as it says.
 ///
 /// ```text
-/// byte 0       1 stdout, 2 stderr
+/// byte 0       0 stdin, 1 stdout, 2 stderr, 3 control (0 and 3 in a [`stream`](crate::stream) only)
 /// bytes 1–3    zero
 /// bytes 4–7    length of the payload, big-endian, at most 65,536
 /// bytes 8–15   when it was written, in nanoseconds since 1970, big-endian, signed
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogFrame {
-    /// 1 stdout, 2 stderr.
+    /// 0 stdin, 1 stdout, 2 stderr, 3 control.
     pub stream: u8,
     /// The payload's length in bytes.
     pub length: u32,
@@ -304,7 +569,7 @@ impl LogFrame {
 
     /// The head that the bytes say, unless they are no head.
     pub fn decode(bytes: [u8; Self::HEAD]) -> Option<Self> {
-        let [stream @ (1 | 2), 0, 0, 0, l0, l1, l2, l3, at @ ..] = bytes else { return None };
+        let [stream @ 0..=3, 0, 0, 0, l0, l1, l2, l3, at @ ..] = bytes else { return None };
         let length = u32::from_be_bytes([l0, l1, l2, l3]);
         (length <= Self::LONGEST).then_some(Self { stream, length, at_ns: i64::from_be_bytes(at) })
     }
@@ -318,6 +583,6 @@ mod tests {
     fn log_frames_come_back() {
         let frame = LogFrame { stream: 2, length: 65_536, at_ns: -7 };
         assert_eq!(LogFrame::decode(frame.encode()), Some(frame));
-        assert_eq!(LogFrame::decode([3; 16]), None);
+        assert_eq!(LogFrame::decode([4; 16]), None);
     }
 }

@@ -113,7 +113,19 @@ impl Settings {
     /// What the daemon is asked for, once the image is there.
     pub fn into_spec(self, image: Digest) -> ServiceSpec {
         let Self { name, source, size, replicas, env, port, health } = self;
-        ServiceSpec { name, source: Some(source), image, size, replicas, command: Vec::new(), env, port, health }
+        ServiceSpec {
+            name,
+            source: Some(source),
+            image,
+            size,
+            replicas,
+            command: Vec::new(),
+            env,
+            port,
+            health,
+            mounts: Vec::new(),
+            server: None,
+        }
     }
 }
 

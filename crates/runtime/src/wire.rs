@@ -1,5 +1,5 @@
 //! What daemon and supervisor say to each other: one JSON value a frame ([`sampan_sys::frame`]) on a SEQPACKET socket,
-//! descriptors beside it. Version 1.
+//! descriptors beside it. Version 2.
 //!
 //! The daemon asks ([`Request`], each with a number of its choosing), the supervisor answers each once with
 //! [`Reply`] under the same number, and tells [`Event`]s at any time between. A container's start is two requests, so
@@ -18,11 +18,12 @@
 //! ```
 
 use jiff::Timestamp;
+use sampan_model::view::TerminalSize;
 use sampan_model::{ContainerId, IdRange};
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages. A supervisor of another version is replaced when no container is left.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A numbered request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,11 +43,44 @@ pub enum Request {
         /// The daemon's [`VERSION`].
         version: u32,
     },
+    /// Make a server's namespaces, to be held until it is forgotten; containers are created on it. Answered
+    /// [`Reply::ServerMade`] with two descriptors: its user namespace, its network namespace. Asked again for one that is
+    /// there, it is answered the same.
+    MakeServer(ServerSpec),
+    /// Let go of a server's namespaces. Answered [`Reply::Done`], also where it is not known.
+    ForgetServer {
+        /// The server.
+        id: ContainerId,
+    },
     /// Make a sealed child that waits. Answered [`Reply::Created`] with three descriptors: its pidfd, its user
     /// namespace, its network namespace.
     Create(Box<StartSpec>),
-    /// Let the child go on. Descriptor 0: the root file system, a detached mount. Answered [`Reply::Started`] when
-    /// the program has been executed, or [`Reply::Failed`].
+    /// Hand on what the container writes from now on: descriptor 0, the writing end of a pipe, gets
+    /// [log frames](sampan_model::view::LogFrame) until the container has ended and all was written. A reader that is
+    /// slow slows the container down; one that is gone is forgotten. Answered [`Reply::Done`]. May be asked between
+    /// [`Request::Create`] and [`Request::Go`], and then nothing is missed.
+    Follow {
+        /// The container.
+        id: ContainerId,
+    },
+    /// What the daemon writes to. Answered [`Reply::Done`] with one descriptor: the terminal of a container that has one
+    /// (known once it is started), or the writing end of its standard input; with none where it has neither any more.
+    Input {
+        /// The container.
+        id: ContainerId,
+    },
+    /// That was all of its standard input: the supervisor closes its end. Answered [`Reply::Done`].
+    CloseInput {
+        /// The container.
+        id: ContainerId,
+    },
+    /// Start one more process in a running container. Descriptors 0, 1 and 2 are its standard input, output and error;
+    /// none with a terminal. Answered [`Reply::Executed`], with the terminal as a descriptor where it has one, when its
+    /// program has been executed, or [`Reply::Failed`]. Its end is an [`Event::ExecExited`].
+    Exec(Box<ExecSpec>),
+    /// Let the child go on. Descriptor 0: the root file system, a detached mount; then, in their order, those of
+    /// [`StartSpec::mounts`] that are handed over. Answered [`Reply::Started`] when the program has been executed, or
+    /// [`Reply::Failed`].
     Go {
         /// The container.
         id: ContainerId,
@@ -116,6 +150,13 @@ pub enum Reply {
         /// When.
         at: Timestamp,
     },
+    /// To [`Request::MakeServer`].
+    ServerMade,
+    /// To [`Request::Exec`].
+    Executed {
+        /// The process, in the daemon's pid namespace.
+        pid: u32,
+    },
     /// To the others.
     Done,
     /// To any: it could not be done.
@@ -147,6 +188,8 @@ pub struct Welcome {
     pub edge: Option<u32>,
     /// Every container that was created and not yet forgotten.
     pub containers: Vec<Held>,
+    /// Servers whose namespaces are held.
+    pub servers: Vec<ContainerId>,
     /// Keys of the sockets held for the edge.
     pub sockets: Vec<String>,
     /// The revision of the edge's table, 0 where there is none.
@@ -196,6 +239,15 @@ pub enum Event {
     Exited {
         /// The container.
         id: ContainerId,
+        /// How.
+        ended: Ended,
+    },
+    /// A process of [`Request::Exec`] ended.
+    ExecExited {
+        /// The container.
+        id: ContainerId,
+        /// The process, as it was told in [`Reply::Executed`].
+        pid: u32,
         /// How.
         ended: Ended,
     },
@@ -253,6 +305,85 @@ pub struct StartSpec {
     pub masked_paths: Vec<String>,
     /// Directories to make read-only.
     pub readonly_paths: Vec<String>,
+    /// The server whose user, network, ipc and uts namespaces it joins. `None`: it has its own.
+    pub server: Option<ContainerId>,
+    /// What is mounted in it, in this order.
+    pub mounts: Vec<MountPoint>,
+    /// The root file system is made read-only, below the mounts.
+    pub read_only: bool,
+    /// Its standard input is a pipe; else it is empty.
+    pub stdin: bool,
+    /// It has a terminal, of this size.
+    pub terminal: Option<TerminalSize>,
+    /// Its first process stays ours: it hands signals on to the program and reaps what that leaves.
+    pub init: bool,
+}
+
+/// The namespaces that the containers of a server share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerSpec {
+    /// The server.
+    pub id: ContainerId,
+    /// Host name of the uts namespace.
+    pub host_name: String,
+    /// What the ids inside are on the host.
+    pub ids: IdRange,
+}
+
+/// One mount in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPoint {
+    /// Where, an absolute path in the container; made where it is missing.
+    pub target: String,
+    /// It cannot be written to.
+    pub read_only: bool,
+    /// What.
+    pub kind: MountKind,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountKind {
+    /// A detached mount that the daemon made: the next descriptor.
+    Handed {
+        /// It is of a file, not of a directory.
+        file: bool,
+    },
+    /// Memory.
+    Tmpfs {
+        /// At most so many bytes; `None`: as the kernel has it.
+        size_bytes: Option<u64>,
+        /// Its mode.
+        mode: u32,
+    },
+}
+
+/// One more process of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// The container.
+    pub id: ContainerId,
+    /// The command line, as in [`StartSpec`].
+    pub args: Vec<String>,
+    /// The environment, `NAME=value`, complete.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub cwd: String,
+    /// User id inside.
+    pub uid: u32,
+    /// Group id inside.
+    pub gid: u32,
+    /// Further groups inside.
+    pub groups: Vec<u32>,
+    /// The files of the container's cgroups, as in [`StartSpec`].
+    pub cgroup_files: Vec<String>,
+    /// As in [`StartSpec`].
+    pub capabilities: u64,
+    /// As in [`StartSpec`].
+    pub seccomp: String,
+    /// It has a terminal, of this size.
+    pub terminal: Option<TerminalSize>,
 }
 
 /// The cgroup file systems a container sees, read-only, through its own cgroup namespace.

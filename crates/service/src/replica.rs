@@ -155,16 +155,13 @@ impl Run {
         let mut env: Vec<(String, String)> = vec![("PORT".to_owned(), self.told_port().to_string())];
         env.extend(self.spec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
         ContainerSpec {
-            host_name: name.host_name(),
-            name,
-            image: self.spec.image.clone(),
-            image_name: format!("{}:latest", self.name),
             size: self.spec.size,
             entrypoint: (!self.spec.command.is_empty()).then(|| self.spec.command.clone()),
-            command: Vec::new(),
             env,
-            remove_at_exit: false,
+            mounts: self.spec.mounts.clone(),
+            server: self.spec.server.clone(),
             service: Some(ServiceRef { name: self.name.clone(), version: self.version, replica: self.number }),
+            ..ContainerSpec::new(name, self.spec.image.clone(), format!("{}:latest", self.name))
         }
     }
 

@@ -137,6 +137,12 @@ impl<'layer> Machine<'layer> {
             seccomp: seccomp::docker_default(defaults::DEFAULT_CAPABILITIES).to_hex(),
             masked_paths: defaults::masked_paths(),
             readonly_paths: defaults::readonly_paths(),
+            server: None,
+            mounts: vec![],
+            read_only: false,
+            stdin: false,
+            terminal: None,
+            init: false,
         }
     }
 

@@ -129,7 +129,7 @@ mod tests {
     use sampan_model::{ByteSize, ContainerId, ContainerName, ContainerState, Cpus, Digest, Label, ServerSize};
 
     use super::*;
-    use sampan_model::view::ServerView;
+    use sampan_model::view::ServerBrief;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + second).unwrap()
@@ -141,7 +141,7 @@ mod tests {
             id: ContainerId::from_bytes([number; 32]),
             name: ContainerName::parse(name).unwrap(),
             image: "box:latest".into(),
-            server: ServerView {
+            server: ServerBrief {
                 name: ContainerName::parse(name).unwrap(),
                 cpus: Cpus::from_milli(500),
                 memory_bytes: ByteSize::mib(64),
@@ -150,9 +150,15 @@ mod tests {
             state,
             ready: None,
             command: vec![],
+            user: None,
             mounts: vec![],
             env: vec![],
             ports: vec![],
+            labels: Default::default(),
+            terminal: false,
+            stdin: false,
+            restart: Default::default(),
+            owner: Default::default(),
             created_at: at(0),
         }
     }

@@ -63,6 +63,7 @@ fn request(args: RunArgs) -> ContainerCreate {
             ..default
         },
         remove_at_exit: rm,
+        ..ContainerCreate::default()
     }
 }
 

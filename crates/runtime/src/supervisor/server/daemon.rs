@@ -118,6 +118,7 @@ impl Server {
                     phase: container.phase.clone(),
                 })
                 .collect(),
+            servers: Vec::new(),
             sockets: self.sockets.keys().cloned().collect(),
             table: self.table.as_ref().map_or(0, |(revision, _)| *revision),
         };
@@ -139,6 +140,12 @@ impl Server {
                 self.container(&id)?.go(root.as_fd(), asked)?;
                 Ok(Answer::Later)
             }
+            Request::MakeServer(_)
+            | Request::ForgetServer { .. }
+            | Request::Follow { .. }
+            | Request::Input { .. }
+            | Request::CloseInput { .. }
+            | Request::Exec(_) => Err(Failure::because("be served", "this is not served yet")),
             Request::Signal { id, signal } => {
                 let sent = self.container(&id)?.signal(signal);
                 sent.map_err(|error| Failure::at(format!("send signal {signal}"), &error))?;
