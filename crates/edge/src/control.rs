@@ -1,6 +1,6 @@
 //! The one task that decides: takes tables and sockets, hands both to the workers, tells the status.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -95,9 +95,10 @@ impl<S: FnMut(EdgeStatus)> State<S> {
     async fn apply(&mut self, table: EdgeTable, workers: &Workers) -> Result<(), EdgeError> {
         let compiled = Arc::new(Table::new(&table, &mut self.loads));
         self.table = table;
-        let named =
-            |key: &String| self.table.http.contains(key) || self.table.dns.iter().any(|socket| socket.key == *key);
-        let unnamed: Vec<String> = self.held.keys().filter(|key| !named(key)).cloned().collect();
+        let dns = self.table.dns.iter().map(|socket| &socket.key);
+        let ports = self.table.ports.iter().map(|port| &port.key);
+        let named: HashSet<&String> = self.table.http.iter().chain(dns).chain(ports).collect();
+        let unnamed: Vec<String> = self.held.keys().filter(|key| !named.contains(key)).cloned().collect();
         for key in unnamed {
             self.drop_socket(&key, workers).await?;
         }

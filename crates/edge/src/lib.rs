@@ -1,5 +1,5 @@
 //! The edge: the data plane. Requests for `NAME.localhost` go to the least loaded ready replica of service NAME, and
-//! servers' questions for names are answered, on sockets that were opened for the edge and handed to it.
+//! servers' questions for names are answered, and published ports lead to their containers, on sockets that were opened for the edge and handed to it.
 //!
 //! It knows one immutable [`EdgeTable`] at a time and nothing else: no records, no containers, no health. It opens no
 //! listening socket, writes no file and runs as nobody: strangers' bytes are parsed here. It keeps nothing that the next
@@ -30,6 +30,7 @@ mod dns;
 mod http;
 mod limits;
 mod listeners;
+mod ports;
 mod table;
 mod worker;
 

@@ -51,6 +51,10 @@ pub struct Limits {
     pub dns_connections: usize,
     /// A TCP connection of the name service without a question; past it, it is closed.
     pub dns_idle_timeout: Duration,
+    /// Clients of one published UDP port at once. Packets of further ones are lost.
+    pub udp_sessions: usize,
+    /// A client of a published UDP port to or from whom nothing passes; past it, it is forgotten.
+    pub udp_idle_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -70,6 +74,8 @@ impl Default for Limits {
             dns_timeout: Duration::from_secs(2),
             dns_connections: 256,
             dns_idle_timeout: Duration::from_secs(10),
+            udp_sessions: 1_024,
+            udp_idle_timeout: Duration::from_secs(90),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use sampan_model::EdgeTable;
+use sampan_model::{EdgeTable, Protocol};
 
 /// What is spoken on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub(crate) enum Speaks {
     DnsUdp,
     /// DNS, on a listening TCP socket.
     DnsTcp,
+    /// Whatever it is, on a listening TCP socket of a published port.
+    PortTcp,
+    /// Whatever it is, on a UDP socket of a published port.
+    PortUdp,
 }
 
 /// A socket's part: what is spoken on it, and the threads that do.
@@ -29,7 +33,8 @@ pub(crate) struct Part {
 ///
 /// The keys of HTTP sockets are `http/ADDRESS/N`. Where several sockets share an address (`SO_REUSEPORT`, one for each
 /// core), the kernel spreads connections over them and each gets one thread; a lone socket is accepted from by all
-/// threads. Each socket of the name service has one thread, by its key's hash, so that it stays where it is when others come and go.
+/// threads, and so is a published TCP port's. Each socket of the name service and each published UDP port has one thread, by
+/// its key's hash, so that it stays where it is when others come and go.
 pub(crate) fn assign(table: &EdgeTable, held: impl Fn(&str) -> bool, threads: usize) -> BTreeMap<String, Part> {
     let mut parts = BTreeMap::new();
     let mut by_address: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
@@ -45,13 +50,24 @@ pub(crate) fn assign(table: &EdgeTable, held: impl Fn(&str) -> bool, threads: us
         }
     }
     for socket in table.dns.iter().filter(|socket| held(&socket.key)) {
-        let mut hasher = DefaultHasher::new();
-        socket.key.hash(&mut hasher);
-        let thread = usize::try_from(hasher.finish() % threads as u64).expect("less than a usize");
         let speaks = if socket.tcp { Speaks::DnsTcp } else { Speaks::DnsUdp };
-        parts.insert(socket.key.clone(), Part { speaks, threads: vec![thread] });
+        parts.insert(socket.key.clone(), Part { speaks, threads: vec![one_of(threads, &socket.key)] });
+    }
+    for port in table.ports.iter().filter(|port| held(&port.key)) {
+        let part = match port.protocol {
+            Protocol::Tcp => Part { speaks: Speaks::PortTcp, threads: (0..threads).collect() },
+            // one alone: a client's packets are all to meet its session
+            Protocol::Udp => Part { speaks: Speaks::PortUdp, threads: vec![one_of(threads, &port.key)] },
+        };
+        parts.insert(port.key.clone(), part);
     }
     parts
+}
+
+fn one_of(threads: usize, key: &str) -> usize {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    usize::try_from(hasher.finish() % threads as u64).expect("less than a usize")
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 pub(crate) struct Table {
     services: HashMap<String, Service>,
     addresses: HashSet<SocketAddr>,
+    /// Where published ports lead, by their sockets' keys.
+    ports: HashMap<String, SocketAddr>,
     /// Where names that are not ours are asked, in this order.
     pub(crate) resolvers: Vec<SocketAddr>,
 }
@@ -61,7 +63,8 @@ impl Table {
             .iter()
             .map(|service| (service.name.as_str().to_owned(), Service::new(service, loads)))
             .collect();
-        Self { services, addresses, resolvers: table.resolvers.clone() }
+        let ports = table.ports.iter().map(|port| (port.key.clone(), port.upstream)).collect();
+        Self { services, addresses, ports, resolvers: table.resolvers.clone() }
     }
 
     /// The service of this name (lower case).
@@ -81,6 +84,11 @@ impl Table {
         let mut names: Vec<_> = self.services.keys().map(String::as_str).collect();
         names.sort_unstable();
         names
+    }
+
+    /// Where the published port of this socket leads.
+    pub(crate) fn port(&self, key: &str) -> Option<SocketAddr> {
+        self.ports.get(key).copied()
     }
 
     /// Whether a request may be sent to this address.

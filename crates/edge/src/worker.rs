@@ -18,6 +18,7 @@ use crate::dns::{self, Names};
 use crate::http::{self, Pool};
 use crate::limits::{Limits, THREAD_STACK};
 use crate::listeners::Speaks;
+use crate::ports;
 use crate::table::Table;
 
 /// What all threads share.
@@ -120,7 +121,7 @@ async fn work(shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
                 // Nobody waits any more where the edge is ending.
                 let _ = done.send(());
             }
-            Command::Listen { key, speaks, socket } => match listen(&worker, speaks, socket) {
+            Command::Listen { key, speaks, socket } => match listen(&worker, &key, speaks, socket) {
                 Ok(task) => drop(listening.insert(key, task)),
                 Err(error) => warn!(key, %error, "a socket cannot be listened on"),
             },
@@ -137,16 +138,14 @@ async fn work(shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
     }
 }
 
-fn listen(worker: &Rc<Worker>, speaks: Speaks, socket: OwnedFd) -> io::Result<AbortHandle> {
+fn listen(worker: &Rc<Worker>, key: &str, speaks: Speaks, socket: OwnedFd) -> io::Result<AbortHandle> {
     let worker = Rc::clone(worker);
     let task = match speaks {
         Speaks::Http => spawn_local(http::accept(worker, listener(socket)?)),
         Speaks::DnsTcp => spawn_local(dns::accept(worker, listener(socket)?)),
-        Speaks::DnsUdp => {
-            let socket = std::net::UdpSocket::from(socket);
-            socket.set_nonblocking(true)?;
-            spawn_local(dns::serve(worker, tokio::net::UdpSocket::from_std(socket)?))
-        }
+        Speaks::DnsUdp => spawn_local(dns::serve(worker, packets(socket)?)),
+        Speaks::PortTcp => spawn_local(ports::accept(worker, key.to_owned(), listener(socket)?)),
+        Speaks::PortUdp => spawn_local(ports::serve(worker, key.to_owned(), packets(socket)?)),
     };
     Ok(task.abort_handle())
 }
@@ -155,6 +154,12 @@ fn listener(socket: OwnedFd) -> io::Result<tokio::net::TcpListener> {
     let listener = std::net::TcpListener::from(socket);
     listener.set_nonblocking(true)?;
     tokio::net::TcpListener::from_std(listener)
+}
+
+fn packets(socket: OwnedFd) -> io::Result<tokio::net::UdpSocket> {
+    let socket = std::net::UdpSocket::from(socket);
+    socket.set_nonblocking(true)?;
+    tokio::net::UdpSocket::from_std(socket)
 }
 
 /// The count of open client connections, of all threads.

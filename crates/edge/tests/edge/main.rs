@@ -7,5 +7,6 @@ mod drain;
 mod limits;
 mod names;
 mod parsing;
+mod ports;
 mod proxying;
 mod support;
