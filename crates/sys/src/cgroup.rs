@@ -6,33 +6,37 @@
 //!   sampan-TAG/                    Group: one Sampan instance; v1: devices are denied here, but Docker's list
 //!     role-supervisor/             a leaf for the supervisor (logger, edge)
 //!     server-NAME/                 ServerGroup: the limits of one server
-//!       container-NAME/            a leaf: its processes, and the root of their cgroup namespace
+//!       container-NAME/            ContainerGroup: a leaf; its processes, and the root of their cgroup namespace
 //! ```
 //!
-//! A server's limits are written on its container too: the server's are what holds, the container's are what programs
+//! A server's limits are written on its containers too: the server's are what holds, the containers' are what programs
 //! inside find when they ask how much there is (JVM, .NET, Go's `automaxprocs`). Processes live in leaves only, which
 //! version 2 demands and version 1 does not mind.
 //!
-//! A process joins by writing `0` into each of [`ServerGroup::files`] itself, while it has one thread: being moved by
+//! A process joins by writing `0` into each of [`ContainerGroup::files`] itself, while it has one thread: being moved by
 //! another costs an RCU grace period a hierarchy (`kernel.md` 8).
 //!
 //! Deliberately absent: reservations and weights; device rules on version 2, which are BPF programs there: servers are
 //! user namespaces, where nobody can make a device node or open one that was not bound in for them. Version 1 has the
 //! rules as a second wall because they cost nothing.
 
+mod container;
 mod detect;
 mod error;
 mod file;
 mod group;
 mod remove;
 mod server;
+mod tree;
 
 use std::path::{Path, PathBuf};
 
+pub use container::ContainerGroup;
 pub use detect::Mode;
 pub use error::{CgroupError, RemoveError};
 pub use group::Group;
-pub use server::{ServerGroup, Usage};
+pub use server::ServerGroup;
+pub use tree::{Tree, Usage};
 
 /// The controllers without which there are no servers.
 const NEEDED: &[&str] = &["cpu", "memory", "pids"];

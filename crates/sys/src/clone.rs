@@ -68,6 +68,45 @@ pub fn clone<F>(
 where
     F: FnOnce() -> u8,
 {
+    clone_for(Parent::Own, namespaces, cgroup, keep, child)
+}
+
+/// As [`clone`], but the child is this process's parent's: it is told of the child's end, with the signal that it is told
+/// of this process's end with. For a go-between that has entered what its parent must not enter.
+///
+/// # Errors
+/// As [`clone`].
+pub fn clone_sibling<F>(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    keep: &[BorrowedFd<'_>],
+    child: F,
+) -> io::Result<Cloned>
+where
+    F: FnOnce() -> u8,
+{
+    clone_for(Parent::Above, namespaces, cgroup, keep, child)
+}
+
+/// Whose child it is going to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parent {
+    /// The one that clones.
+    Own,
+    /// The parent of the one that clones.
+    Above,
+}
+
+fn clone_for<F>(
+    parent: Parent,
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    keep: &[BorrowedFd<'_>],
+    child: F,
+) -> io::Result<Cloned>
+where
+    F: FnOnce() -> u8,
+{
     if !process::is_single_threaded()? {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "a process with several threads must not clone itself"));
     }
@@ -78,7 +117,11 @@ where
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = namespaces.0 | libc::CLONE_PIDFD as u64;
     arguments.pidfd = &raw mut pidfd as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    match parent {
+        Parent::Own => arguments.exit_signal = libc::SIGCHLD as u64,
+        // the signal is this process's own then; another one is refused
+        Parent::Above => arguments.flags |= libc::CLONE_PARENT as u64,
+    }
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd().unsigned_abs().into();

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! process, clone, pidfd, signal   being a process, making one, holding one, hearing of one
-//! identity, seccomp               what a thread is and may
+//! identity, file_rights, seccomp  what a thread is and may
+//! user_namespace                  a map of ids, held
 //! mount, cgroup, net              what is in its sight: files, resources, the network
 //! frame                           messages with descriptors between processes
 //! ```
@@ -12,11 +13,16 @@
 
 pub mod cgroup;
 pub mod clone;
+pub mod file_rights;
 pub mod frame;
 pub mod identity;
+pub mod loop_device;
 pub mod mount;
 pub mod net;
+pub mod peer;
 pub mod pidfd;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
+pub mod title;
+pub mod user_namespace;

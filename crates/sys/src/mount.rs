@@ -153,6 +153,27 @@ pub fn clone_of_tree(directory: BorrowedFd<'_>, path: &CStr) -> io::Result<Owned
     Ok(rustix::mount::open_tree(directory, path, flags)?)
 }
 
+/// As [`clone_of`], of the very place that `place` is (a descriptor, `O_PATH` will do), with the mounts below it.
+///
+/// # Errors
+/// The kernel's.
+pub fn clone_of_tree_at(place: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    clone_of_place(place, OpenTreeFlags::AT_RECURSIVE)
+}
+
+/// As [`clone_of_tree_at`], without the mounts below it.
+///
+/// # Errors
+/// The kernel's.
+pub fn clone_at(place: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    clone_of_place(place, OpenTreeFlags::empty())
+}
+
+fn clone_of_place(place: BorrowedFd<'_>, more: OpenTreeFlags) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH | more;
+    Ok(rustix::mount::open_tree(place, c"", flags)?)
+}
+
 /// Puts a detached mount at `path`, relative to the working directory.
 ///
 /// # Errors
@@ -192,12 +213,34 @@ pub fn restrict_tree(mount: BorrowedFd<'_>, attributes: Attributes) -> io::Resul
 /// # Errors
 /// The kernel's: `EINVAL` where the file system cannot.
 pub fn map_ids(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
-    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
     let mut attributes = libc_attributes(MountAttrFlags::empty(), Some(user_namespace));
     attributes.set = MOUNT_ATTR_IDMAP;
     set_attributes(mount, 0, &attributes)
 }
 
+/// As [`map_ids`], the mounts below it too: all of them, or none.
+///
+/// # Errors
+/// As there: `EINVAL` also where one of them is of a file system that cannot, or is mapped already.
+pub fn map_ids_of_tree(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = libc_attributes(MountAttrFlags::empty(), Some(user_namespace));
+    attributes.set = MOUNT_ATTR_IDMAP;
+    set_attributes(mount, AT_RECURSIVE, &attributes)
+}
+
+/// Parts a mount, and those below it, from those that they are clones of: what is mounted on one is then not mounted on
+/// the others too (mount_namespaces(7), "shared").
+///
+/// # Errors
+/// The kernel's.
+pub fn part_tree(mount: BorrowedFd<'_>) -> io::Result<()> {
+    const MS_PRIVATE: u64 = 1 << 18;
+    let mut attributes = libc_attributes(MountAttrFlags::empty(), None);
+    attributes.propagation = MS_PRIVATE;
+    set_attributes(mount, AT_RECURSIVE, &attributes)
+}
+
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 const AT_RECURSIVE: libc::c_int = 0x8000;
 
 /// `struct mount_attr` (include/uapi/linux/mount.h).

@@ -94,6 +94,22 @@ pub enum CgroupError {
         #[source]
         source: io::Error,
     },
+    /// The kernel can bring no cgroup to a halt.
+    #[error("freeze cgroup {path}: the kernel offers no freezer; Linux 5.2 and newer have one in cgroup2")]
+    NoFreezer {
+        /// The cgroup.
+        path: PathBuf,
+    },
+    /// Its processes did not come to rest.
+    #[error(
+        "freeze cgroup {path}: after {waited_ms} ms a process of it still waits in the kernel, for a disk most likely"
+    )]
+    Restless {
+        /// The cgroup.
+        path: PathBuf,
+        /// How long was waited, in milliseconds.
+        waited_ms: u64,
+    },
     /// Processes kept appearing while they were being killed.
     #[error("kill the processes of cgroup {path}: after {rounds} rounds there were new ones")]
     KillUnending {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::server::Place;
+use super::tree::Place;
 use super::{CgroupError, Cgroups, HANDED_DOWN, Hierarchy, Limits, RemoveError, ServerGroup, check_name, file, remove};
 
 const ROLE: &str = "role-";
@@ -104,30 +104,27 @@ impl Group {
         Ok(files)
     }
 
-    /// Make the cgroups of a server and its container, with the server's limits. What an earlier one of that name left
-    /// empty is replaced; on failure nothing is left.
+    /// Make the cgroup of a server, with its limits. What an earlier one of that name left empty is replaced; on failure
+    /// nothing is left.
     ///
     /// # Errors
-    /// When a name is no good, there is such a server with processes in it, or the kernel refuses a limit.
-    pub fn create_server(&self, server: &str, container: &str, limits: &Limits) -> Result<ServerGroup, CgroupError> {
-        let group = self.server(server, container)?;
+    /// When the name is no good, there is such a server with processes in it, or the kernel refuses a limit.
+    pub fn create_server(&self, name: &str, limits: &Limits) -> Result<ServerGroup, CgroupError> {
+        let group = self.server(name)?;
         group.make(limits)?;
         Ok(group)
     }
 
-    /// The cgroups of a server that was made earlier. Nothing is looked at: they may be gone.
+    /// The cgroup of a server that was made earlier. Nothing is looked at: it may be gone.
     ///
     /// # Errors
-    /// When a name is no good.
-    pub fn server(&self, server: &str, container: &str) -> Result<ServerGroup, CgroupError> {
-        check_name(server)?;
-        check_name(container)?;
-        let name = format!("{SERVER}{server}");
-        let places = self
-            .cgroups
-            .hierarchies
-            .iter()
-            .map(|hierarchy| Place::new(hierarchy, &self.directory(hierarchy), &name, container));
+    /// When the name is no good.
+    pub fn server(&self, name: &str) -> Result<ServerGroup, CgroupError> {
+        check_name(name)?;
+        let places = self.cgroups.hierarchies.iter().map(|hierarchy| Place {
+            hierarchy: hierarchy.clone(),
+            directory: self.directory(hierarchy).join(format!("{SERVER}{name}")),
+        });
         Ok(ServerGroup::new(self.cgroups.mounts(), places.collect()))
     }
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::time::Timespec;
 
-use super::server::tree;
+use super::tree::all_of;
 use super::{CgroupError, RemoveError, file};
 
 /// How long a removal waits for processes that are ending, in all.
@@ -24,14 +24,14 @@ const ROUNDS: u32 = 1000;
 /// How many ending processes are watched before the list is read anew.
 const WATCHED: usize = 256;
 /// How long to wait where there is nothing to watch: the last thread is on its way out.
-const NAP: Duration = Duration::from_millis(1);
+pub(super) const NAP: Duration = Duration::from_millis(1);
 
 /// Remove each tree, leaves first, waiting until the deadline for processes that are ending.
 pub(super) fn trees(roots: impl Iterator<Item = PathBuf>, deadline: Instant) -> Result<(), RemoveError> {
     let begun = Instant::now();
     let mut failures = Vec::new();
     for root in roots {
-        match tree(&root) {
+        match all_of(&root) {
             Ok(directories) => {
                 for directory in directories.iter().rev() {
                     failures.extend(remove(directory, begun, deadline).err());
@@ -74,7 +74,7 @@ fn wait_for_an_end(pids: &[u32], deadline: Instant) {
     }
 }
 
-fn wait(what: &mut [PollFd<'_>], time: Duration) {
+pub(super) fn wait(what: &mut [PollFd<'_>], time: Duration) {
     let time = Timespec::try_from(time).ok();
     // an error, EINTR most likely, only means that we look again sooner
     let _ = poll(what, time.as_ref());
@@ -117,7 +117,7 @@ fn rounds(roots: &[&Path], signalled: &mut BTreeSet<u32>) -> Result<(), CgroupEr
 fn round(roots: &[&Path], signalled: &mut BTreeSet<u32>) -> Result<usize, CgroupError> {
     let mut found = 0;
     for root in roots {
-        for directory in tree(root)? {
+        for directory in all_of(root)? {
             let wrap = |pid, errno: Errno| CgroupError::Kill { pid, path: directory.clone(), source: errno.into() };
             let mut handles = Vec::new();
             for pid in file::pids(&directory)? {

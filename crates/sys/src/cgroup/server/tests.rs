@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::cgroup::{Cgroups, Group, Kind, Mode};
+use crate::cgroup::{Cgroups, Group, Hierarchy, Kind, Mode};
 
 const LIMITS: Limits = Limits { cpu_milli: 500, memory_bytes: 64 << 20, pids: 64 };
 
@@ -25,10 +25,17 @@ impl TestGroup {
 impl Drop for TestGroup {
     fn drop(&mut self) {
         for server in self.0.servers().unwrap() {
-            self.0.server(&server, "c").unwrap().kill().unwrap();
+            self.0.server(&server).unwrap().kill().unwrap();
         }
         self.0.remove().unwrap();
     }
+}
+
+/// A server and a container on it.
+fn make(group: &TestGroup, limits: &Limits) -> (ServerGroup, ContainerGroup) {
+    let server = group.0.create_server("s", limits).unwrap();
+    let container = server.create_container("c", limits).unwrap();
+    (server, container)
 }
 
 /// A shell that joins by writing into the files and then runs the script.
@@ -53,17 +60,19 @@ fn line(child: &mut Child) -> String {
 fn a_server_from_making_to_removing() {
     let cgroups = Cgroups::detect().unwrap();
     let group = TestGroup::of(&cgroups);
-    let server = group.0.create_server("s.1", "c", &LIMITS).unwrap();
-    assert_eq!(group.0.servers().unwrap(), ["s.1"]);
+    let (server, container) = make(&group, &LIMITS);
+    assert_eq!((group.0.servers().unwrap(), server.containers().unwrap()), (vec!["s".into()], vec!["c".into()]));
 
-    let mut child = shell(&server.files(), "echo in; read x");
+    let mut child = shell(&container.files(), "echo in; read x");
     assert_eq!(line(&mut child), "in");
-    assert_eq!(server.pids().unwrap(), [child.id()]);
+    assert_eq!((server.pids().unwrap(), container.pids().unwrap()), (vec![child.id()], vec![child.id()]));
+    assert!(matches!(server.create_container("c", &LIMITS), Err(CgroupError::InUse { .. })));
+    assert_eq!(container.pids().unwrap(), [child.id()], "one in use is left as it is");
     let usage = server.usage().unwrap();
     assert!(usage.memory_bytes > 0 && usage.cpu_us > 0 && usage.pids == 1, "{usage:?}");
     assert_eq!(server.oom_kills().unwrap(), 0);
     assert!(matches!(
-        group.0.create_server("s.1", "c", &LIMITS),
+        group.0.create_server("s", &LIMITS),
         Err(CgroupError::InUse { pids, .. }) if pids == [child.id()]
     ));
 
@@ -80,36 +89,37 @@ fn nothing_is_left_of_a_failure() {
     let cgroups = Cgroups::detect().unwrap();
     let group = TestGroup::of(&cgroups);
     // pids.max takes no more than the kernel has pids
-    let error = group.0.create_server("s", "c", &Limits { pids: u32::MAX, ..LIMITS }).unwrap_err();
+    let error = group.0.create_server("s", &Limits { pids: u32::MAX, ..LIMITS }).unwrap_err();
     assert!(matches!(&error, CgroupError::Write { path, .. } if path.ends_with("pids.max")), "{error}");
     assert!(group.0.servers().unwrap().is_empty());
     // what an earlier one left is replaced
-    group.0.create_server("s", "earlier", &LIMITS).unwrap();
-    let server = group.0.create_server("s", "c", &LIMITS).unwrap();
-    assert!(server.places.iter().all(|place| file::children(&place.server).unwrap() == [place.container.clone()]));
+    make(&group, &LIMITS);
+    let server = group.0.create_server("s", &LIMITS).unwrap();
+    assert!(server.containers().unwrap().is_empty());
+    assert!(server.create_container("c", &Limits { pids: u32::MAX, ..LIMITS }).is_err());
+    assert!(server.containers().unwrap().is_empty());
 }
 
 #[test]
-fn limits_are_on_both_and_change_both_ways() {
+fn limits_are_on_all_and_change_both_ways() {
     let cgroups = Cgroups::detect().unwrap();
     let group = TestGroup::of(&cgroups);
-    let server = group.0.create_server("s", "c", &LIMITS).unwrap();
+    let (server, first) = make(&group, &LIMITS);
+    let second = server.create_container("d", &LIMITS).unwrap();
     for (cpu_milli, memory_bytes, pids) in [(500, 64 << 20, 64), (2000, 1 << 30, 9), (10, 8 << 20, 4096)] {
         server.update(&Limits { cpu_milli, memory_bytes, pids }).unwrap();
-        for place in &server.places {
-            for directory in [&place.server, &place.container] {
-                let expect = |name: &str, value: u64| {
-                    if let Some(text) = file::read_if_there(&directory.join(name)).unwrap() {
-                        assert_eq!(text, value.to_string(), "{name}");
-                    }
-                };
-                expect("cpu.cfs_period_us", 100_000);
-                expect("cpu.cfs_quota_us", u64::from(cpu_milli) * 100);
-                expect("memory.limit_in_bytes", memory_bytes);
-                expect("memory.memsw.limit_in_bytes", memory_bytes);
-                expect("memory.max", memory_bytes);
-                expect("pids.max", u64::from(pids));
-            }
+        for place in server.places.iter().chain(&first.places).chain(&second.places) {
+            let expect = |name: &str, value: u64| {
+                if let Some(text) = file::read_if_there(&place.directory.join(name)).unwrap() {
+                    assert_eq!(text, value.to_string(), "{name}");
+                }
+            };
+            expect("cpu.cfs_period_us", 100_000);
+            expect("cpu.cfs_quota_us", u64::from(cpu_milli) * 100);
+            expect("memory.limit_in_bytes", memory_bytes);
+            expect("memory.memsw.limit_in_bytes", memory_bytes);
+            expect("memory.max", memory_bytes);
+            expect("pids.max", u64::from(pids));
         }
     }
 }
@@ -118,10 +128,10 @@ fn limits_are_on_both_and_change_both_ways() {
 fn processes_beyond_the_limit_are_refused() {
     let cgroups = Cgroups::detect().unwrap();
     let group = TestGroup::of(&cgroups);
-    let server = group.0.create_server("s", "c", &Limits { pids: 3, ..LIMITS }).unwrap();
+    let (server, container) = make(&group, &Limits { pids: 3, ..LIMITS });
     // the shell itself, two sleeps, and no more: a fork that fails is the end of dash
     let mut child =
-        shell(&server.files(), "exec 2>/dev/null; sleep 60 & sleep 60 & echo two; sleep 60 & echo three; read x");
+        shell(&container.files(), "exec 2>/dev/null; sleep 60 & sleep 60 & echo two; sleep 60 & echo three; read x");
     assert_eq!(line(&mut child), "two");
     assert!(!child.wait().unwrap().success());
     assert_eq!(server.pids().unwrap().len(), 2);
@@ -133,8 +143,8 @@ fn processes_beyond_the_limit_are_refused() {
 fn memory_beyond_the_limit_kills_and_counts() {
     let cgroups = Cgroups::detect().unwrap();
     let group = TestGroup::of(&cgroups);
-    let server = group.0.create_server("s", "c", &Limits { memory_bytes: 16 << 20, ..LIMITS }).unwrap();
-    let mut child = shell(&server.files(), "x=0123456789abcdef; while :; do x=$x$x; done");
+    let (server, container) = make(&group, &Limits { memory_bytes: 16 << 20, ..LIMITS });
+    let mut child = shell(&container.files(), "x=0123456789abcdef; while :; do x=$x$x; done");
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
     assert_eq!(server.oom_kills().unwrap(), 1);
     server.remove().unwrap();
@@ -144,8 +154,8 @@ fn memory_beyond_the_limit_kills_and_counts() {
 fn a_fork_bomb_is_killed_whole() {
     let cgroups = Cgroups::detect().unwrap();
     let group = TestGroup::of(&cgroups);
-    let server = group.0.create_server("s", "c", &LIMITS).unwrap();
-    let mut child = shell(&server.files(), "bomb() { bomb | bomb & }; echo go; bomb 2>/dev/null; exec sleep 60");
+    let (server, container) = make(&group, &LIMITS);
+    let mut child = shell(&container.files(), "bomb() { bomb | bomb & }; echo go; bomb 2>/dev/null; exec sleep 60");
     assert_eq!(line(&mut child), "go");
     server.kill().unwrap();
     child.wait().unwrap();
@@ -164,10 +174,10 @@ fn killing_without_cgroup_kill() {
             cgroups.hierarchies.retain(|hierarchy| hierarchy.controllers != ["freezer"]);
         }
         let group = TestGroup::of(&cgroups);
-        let server = group.0.create_server("s", "c", &LIMITS).unwrap();
-        assert_eq!(server.unified(), None);
+        let (server, container) = make(&group, &LIMITS);
+        assert_eq!(container.unified(), None);
         let script = "i=0; while [ $i -lt 20 ]; do (while :; do sleep 0.01; done) & i=$((i+1)); done; echo go; wait";
-        let mut child = shell(&server.files(), script);
+        let mut child = shell(&container.files(), script);
         assert_eq!(line(&mut child), "go");
         server.kill().unwrap();
         child.wait().unwrap();
@@ -188,10 +198,11 @@ fn the_unified_hierarchy_alone() {
     assert_eq!(cgroups.mounts(), Mounts::V2);
     let mount = cgroups.hierarchies[0].mount.join(format!("sampan-test-v2-{}", std::process::id()));
     file::make(&mount).unwrap();
-    let place = Place::new(&cgroups.hierarchies[0], &mount, "server-s", "c");
+    let place = Place { hierarchy: cgroups.hierarchies[0].clone(), directory: mount.join("server-s") };
     let server = ServerGroup::new(Mounts::V2, vec![place]);
     server.make(&LIMITS).unwrap();
-    let mut child = shell(&server.files(), "echo in; (sleep 60 & sleep 60); read x");
+    let container = server.create_container("c", &LIMITS).unwrap();
+    let mut child = shell(&container.files(), "echo in; (sleep 60 & sleep 60); read x");
     assert_eq!(line(&mut child), "in");
     assert!(server.pids().unwrap().contains(&child.id()));
     assert!(server.usage().unwrap().cpu_us > 0);
@@ -202,27 +213,11 @@ fn the_unified_hierarchy_alone() {
 }
 
 #[test]
-fn v2_limits() {
-    let limits = Limits { cpu_milli: 1500, memory_bytes: 8 << 30, pids: 4096 };
-    let check = |controllers: &[&str], expected: &[(&str, &str)]| {
-        let settings = v2_settings(&limits, |controller| controllers.contains(&controller));
-        let settings: Vec<(&str, &str)> = settings.iter().map(|(file, value)| (*file, value.as_str())).collect();
-        assert_eq!(settings, expected);
-    };
-    check(
-        &["cpu", "memory", "pids"],
-        &[("cpu.max", "150000 100000"), ("memory.max", "8589934592"), ("memory.swap.max", "0"), ("pids.max", "4096")],
-    );
-    check(&["pids", "io"], &[("pids.max", "4096")]);
-    assert_eq!(cpu_quota_us(&Limits { cpu_milli: 1, ..limits }), 1000);
-}
-
-#[test]
 fn removal_waits_for_the_end_and_names_who_stays() {
     let cgroups = Cgroups::detect().unwrap();
     let group = TestGroup::of(&cgroups);
-    let server = group.0.create_server("s", "c", &LIMITS).unwrap();
-    let mut child = shell(&server.files(), "echo in; sleep 0.2");
+    let (server, container) = make(&group, &LIMITS);
+    let mut child = shell(&container.files(), "echo in; sleep 0.2");
     assert_eq!(line(&mut child), "in");
 
     let error = remove::trees(server.directories(), Instant::now()).unwrap_err();
@@ -242,13 +237,13 @@ fn devices_are_denied_but_for_the_list() {
     let Some(devices) = cgroups.home("devices").cloned() else { return };
     let group = TestGroup::of(&cgroups);
     // a second time, as after the daemon's restart, with children
-    let server = group.0.create_server("s", "c", &LIMITS).unwrap();
+    let (_server, container) = make(&group, &LIMITS);
     let again = cgroups.instance(&group.1).unwrap();
     assert_eq!(again.servers().unwrap(), ["s"]);
-    let place = server.places.iter().find(|place| place.hierarchy == devices).unwrap();
-    let list = file::read(&place.container.join("devices.list")).unwrap();
+    let place = container.places.iter().find(|place| place.hierarchy == devices).unwrap();
+    let list = file::read(&place.directory.join("devices.list")).unwrap();
     assert!(!list.contains("a *:*") && list.contains("c 1:3 rwm") && list.contains("c 136:* rwm"), "{list}");
-    let mut child = shell(&server.files(), ": > /dev/null && echo null; exec 2>/dev/null; : < /dev/kmsg || exit 3");
+    let mut child = shell(&container.files(), ": > /dev/null && echo null; exec 2>/dev/null; : < /dev/kmsg || exit 3");
     assert_eq!(line(&mut child), "null");
     assert!(!child.wait().unwrap().success());
 }
@@ -278,8 +273,46 @@ fn names_are_checked() {
         assert!(matches!(cgroups.instance(bad), Err(CgroupError::Name(_))), "{bad:?}");
     }
     let group = TestGroup::of(&cgroups);
-    for (server, container) in [("..", "c"), ("s", "../c"), ("s/x", "c")] {
-        assert!(matches!(group.0.create_server(server, container, &LIMITS), Err(CgroupError::Name(_))));
+    let server = group.0.create_server("s", &LIMITS).unwrap();
+    for bad in ["..", "../c", "s/x"] {
+        assert!(matches!(group.0.create_server(bad, &LIMITS), Err(CgroupError::Name(_))));
+        assert!(matches!(server.create_container(bad, &LIMITS), Err(CgroupError::Name(_))));
     }
     assert!(group.0.role("../x").is_err());
+}
+
+/// A counter stops when it is frozen and goes on when it is thawed, by whichever freezer there is.
+#[test]
+fn what_is_frozen_stands_still() {
+    let cgroups = Cgroups::detect().unwrap();
+    let mut without_unified = cgroups.clone();
+    without_unified.hierarchies.retain(|hierarchy| !hierarchy.is_unified());
+    for cgroups in [cgroups, without_unified] {
+        if cgroups.home("freezer").is_none() && cgroups.unified().is_none() {
+            continue;
+        }
+        let group = TestGroup::of(&cgroups);
+        let (server, container) = make(&group, &LIMITS);
+        let mut child = shell(&container.files(), "echo in; while :; do :; done");
+        assert_eq!(line(&mut child), "in");
+        assert!(!container.is_frozen().unwrap());
+        container.freeze().unwrap();
+        assert!(container.is_frozen().unwrap());
+        let used = || container.usage().unwrap().cpu_us;
+        let before = used();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(used(), before);
+        container.freeze().unwrap();
+        container.thaw().unwrap();
+        assert!(!container.is_frozen().unwrap());
+        let deadline = Instant::now() + std::time::Duration::from_secs(5);
+        while used() == before {
+            assert!(Instant::now() < deadline, "it does not go on");
+        }
+        container.freeze().unwrap();
+        server.kill().unwrap();
+        container.thaw().unwrap();
+        child.wait().unwrap();
+        server.remove().unwrap();
+    }
 }
