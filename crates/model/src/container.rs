@@ -20,7 +20,7 @@ pub struct ContainerSpec {
     pub image: Digest,
     /// What the image was called when it was asked for, for people.
     pub image_name: String,
-    /// Its server's size, or its own part of a server that it shares.
+    /// Its server's size; that of a server with a name is written here when the container is created on it.
     pub size: ServerSize,
     /// Whose it is.
     #[serde(default)]

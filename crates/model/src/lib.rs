@@ -16,6 +16,7 @@ pub mod port;
 pub mod route;
 pub mod server;
 pub mod service;
+pub mod signal;
 pub mod size;
 pub mod stream;
 pub mod view;

@@ -33,6 +33,10 @@ pub struct ServiceSpec {
     /// The port to route to. `None`: the image's declared one, else what the process listens on.
     #[serde(default)]
     pub port: Option<u16>,
+    /// Whether requests are routed to it. What is not routed has no port to answer on, and is ready when it has run for
+    /// a moment.
+    #[serde(default = "yes")]
+    pub ingress: bool,
     /// How a replica is known to be ready.
     #[serde(default)]
     pub health: Health,
@@ -46,6 +50,10 @@ pub struct ServiceSpec {
 
 fn one() -> u32 {
     1
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// How a replica is known to be ready.

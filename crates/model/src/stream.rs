@@ -13,6 +13,11 @@
 //! From the client: standard input (an empty frame is its end) and control. From the daemon: output, then one control
 //! frame [`Control::Exited`] and the end; or the end alone, where the connection was cut. With a terminal all output is
 //! standard output. A slow reader slows the process down: nothing is dropped.
+//!
+//! Closing the connection, in one direction or both, is going away: the container and its input go on as they are, and
+//! whoever comes next may attach to it. A process of `exec` loses its streams then, and its terminal hangs up. Signals are
+//! heard before standard input that the process has not read yet, as far as some 30 frames of it are waiting; beyond that
+//! `POST …/kill` is heard.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,7 +35,8 @@ pub enum Control {
     Resize(TerminalSize),
     /// From the client: send this signal to the process, a name or a number. (With a terminal keys do that.)
     Signal(String),
-    /// From the daemon: the container that was created and attached to. The first frame, before its start.
+    /// From the daemon: the container that was created and attached to. The first frame, before its start. User,
+    /// command, environment, labels, mounts and ports are left out where they would not fit into a frame.
     Created(Box<ContainerView>),
     /// From the daemon: its process has been executed.
     Started {

@@ -9,11 +9,14 @@
 //! | `POST /v1/daemon/stop` | 202; stops every container and the daemon, leaves nothing behind but the records |
 //! | `POST /v1/daemon/restart` | 202; the daemon replaces itself by `execve` of its own binary |
 //! | `POST /v1/purge` | 202; as `stop`, and removes all records, images and logs; the CLI removes the root after it |
+//! | `GET /v1/blobs/{digest}` | its bytes |
 //! | `HEAD /v1/blobs/{digest}` | 200 where the daemon has it, else 404 |
 //! | `PUT /v1/blobs/{digest}` (raw bytes) | 201 when it is verified and durable; 400 `digest_mismatch` |
 //! | `PUT /v1/images/{name}` [`ImageTag`] | [`ImageView`]; 400 `blob_missing` names the blob |
-//! | `GET /v1/images`, `GET /v1/images/{name}` | `[ImageView]`, `ImageView` |
-//! | `DELETE /v1/images/{name}` | 204; 409 `in_use` |
+//! | `GET /v1/images`, `GET /v1/images/{name}` | `[ImageView]`, [`ImageDetails`] |
+//! | `DELETE /v1/images/{name}?force=true` | 204; 409 `in_use` without `force` |
+//! | `POST /v1/images/prune?all=true` | [`PruneView`]; with `all` also images that nothing uses (an image named `prune` is `prune:latest` here) |
+//! | `POST /v1/images/fsck?repair=true` | [`FsckView`], when everything was read |
 //! | `PUT /v1/services/{name}` [`ServiceSpec`](crate::ServiceSpec) | [`Deploy`]; 409 `name_taken` where another source owns the name |
 //! | `GET /v1/services`, `GET /v1/services/{name}` | `[ServiceView]`, `ServiceView` |
 //! | `DELETE /v1/services/{name}` | 204 when its containers are gone |
@@ -31,9 +34,10 @@
 //! | `POST /v1/containers/{id}/update` [`ContainerUpdate`] | [`ContainerView`] |
 //! | `GET /v1/containers/{id}/top` | `[`[`ProcessRow`]`]` |
 //! | `GET /v1/containers/{id}/stats` | [`Stats`] |
-//! | `POST /v1/containers/{id}/attach?stdin=`, upgraded to [`stream`](crate::stream) | what it writes from now on; what is written to it |
+//! | `POST /v1/containers/{id}/attach?stdin=&start=`, upgraded to [`stream`](crate::stream) | what it writes from now on; what is written to it; with `start` it is started then |
 //! | `POST /v1/containers/{id}/exec` [`ExecCreate`], upgraded to [`stream`](crate::stream) unless `detach` | one more process in it |
-//! | `GET /v1/containers/{id}/files?path=` | a tar archive of the path |
+//! | `GET /v1/containers/{id}/files?path=&follow=` | a tar archive of the path |
+//! | `GET /v1/containers/{id}/files/status?path=&follow=` | [`FileStatus`] |
 //! | `PUT /v1/containers/{id}/files?path=` (a tar archive) | 204; unpacked below the directory `path` |
 //! | `POST /v1/containers/{id}/wait` | [`Exit`] when it has ended |
 //! | `DELETE /v1/containers/{id}?force=true` | 204; 409 `running` without `force` |
@@ -51,6 +55,7 @@
 //! | `GET /v1/events?from=REVISION` | [`Change`]s, one JSON a line, without end; 410 `revision_too_old` |
 //! | `GET /openapi.json` | this table for programs |
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -135,6 +140,120 @@ pub struct ImageView {
     pub created_at: Timestamp,
 }
 
+/// An image with all that it says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageDetails {
+    /// Its name and digest.
+    #[serde(flatten)]
+    pub image: ImageView,
+    /// Its config's digest, which Docker calls the image's id.
+    pub config_digest: Digest,
+    /// Go's word for the processor it is for: `amd64`, `arm64`…
+    pub architecture: String,
+    /// The operating system it is for.
+    pub os: String,
+    /// When it was made, in RFC 3339, where it says so; what `sampan build` makes does not.
+    pub made_at: Option<String>,
+    /// How it is run.
+    pub config: ImageConfigView,
+    /// Its layers, the lowest first.
+    pub layers: Vec<LayerView>,
+    /// How it was made, the first step first.
+    pub history: Vec<HistoryView>,
+}
+
+/// How an image is run. Empty where it says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageConfigView {
+    /// The start of the command line, which `run IMAGE ARGS` does not replace.
+    pub entrypoint: Vec<String>,
+    /// The rest of it, which it does.
+    pub cmd: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Where the command starts.
+    pub working_dir: String,
+    /// Whom it runs as: a name or an id, `USER:GROUP`.
+    pub user: String,
+    /// The ports it declares: `8080/tcp`.
+    pub ports: Vec<String>,
+    /// Anything.
+    pub labels: BTreeMap<String, String>,
+    /// The signal that asks it to stop.
+    pub stop_signal: Option<String>,
+}
+
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LayerView {
+    /// The digest of its blob.
+    pub digest: Digest,
+    /// The digest of its tar, unpacked.
+    pub diff_id: Digest,
+    /// The blob's length in bytes.
+    pub size_bytes: u64,
+    /// How the blob is packed.
+    pub media_type: String,
+}
+
+/// A step by which an image was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryView {
+    /// When, in RFC 3339, where it is said.
+    pub created: Option<String>,
+    /// By which command.
+    pub created_by: Option<String>,
+    /// What somebody noted.
+    pub comment: Option<String>,
+    /// The layer that it made, where it made one.
+    pub layer: Option<Digest>,
+    /// That layer's length in bytes; else 0.
+    pub size_bytes: u64,
+}
+
+/// What a cleaning of images has taken away.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct PruneView {
+    /// The names of images.
+    pub removed: Vec<String>,
+    /// Blobs.
+    pub blobs: u64,
+    /// Unpacked layers.
+    pub layers: u64,
+    /// What they took on the disk, in bytes.
+    pub freed_bytes: u64,
+}
+
+/// What an examination of all images has found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct FsckView {
+    /// How many images were looked at: those that have a name, a container or a service.
+    pub images: u64,
+    /// How many blobs were read and compared with their digests.
+    pub blobs: u64,
+    /// How many unpacked layers were compared with their blobs.
+    pub layers: u64,
+    /// Bytes of blobs and layers that nothing needs: the next cleaning takes them away.
+    pub unused_bytes: u64,
+    /// What is wrong.
+    pub problems: Vec<FsckProblem>,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FsckProblem {
+    /// `record`, `image`, `blob`, `layer` or `stray`.
+    pub kind: String,
+    /// Which: a name, a digest or a path.
+    pub subject: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// What was done about it; `None` where nothing was.
+    pub repaired: Option<String>,
+    /// What is left to do, for people.
+    pub hint: Option<String>,
+}
+
 /// A deploy that has begun (or that was already there).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Deploy {
@@ -155,9 +274,9 @@ pub enum DeployEvent {
     },
     /// All its replicas are ready and routed to. The deploy has ended.
     Ready {
-        /// `http://NAME.localhost:PORT/`.
+        /// `http://NAME.localhost:PORT/`; empty where requests are not routed to it.
         url: String,
-        /// The port inside that was chosen.
+        /// The port inside that was chosen; 0 where requests are not routed to it.
         port: u16,
         /// Why that one: "given", "declared by the image", "the app listens on it"…
         port_source: String,
@@ -190,7 +309,7 @@ pub struct ServiceView {
     pub kind: String,
     /// Its name.
     pub name: Label,
-    /// Where it is reached.
+    /// Where it is reached; empty where requests are not routed to it.
     pub url: String,
     /// The image's manifest.
     pub image: Digest,
@@ -202,6 +321,9 @@ pub struct ServiceView {
     pub replicas: Vec<ContainerView>,
     /// `ready`, `starting`, `degraded` (some replicas not ready) or `failing` (none is).
     pub health: String,
+    /// Why it is not `ready`, where that is known.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// Its version, from 1.
     pub version: u64,
     /// The port inside, once it is known.
@@ -240,6 +362,8 @@ pub struct ContainerCreate {
     pub mounts: Vec<Mount>,
     /// Ports that are reached from outside.
     pub ports: Vec<PublishedPort>,
+    /// Each port that the image declares is published too, on a free one.
+    pub publish_all: bool,
     /// Its root file system cannot be written to.
     pub read_only: bool,
     /// Its standard input may be written to.
@@ -408,8 +532,8 @@ pub struct ContainerView {
 /// The server under a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerBrief {
-    /// Its name.
-    pub name: ContainerName,
+    /// Its name: its own, or that of its only container.
+    pub name: String,
     /// Processors.
     pub cpus: Cpus,
     /// Memory.
@@ -503,6 +627,35 @@ pub struct VolumeView {
     pub owner: Owner,
     /// When it was created.
     pub created_at: Timestamp,
+}
+
+/// What a path in a container is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FileStatus {
+    /// Its last name; `.` for the root.
+    pub name: String,
+    /// What it is.
+    pub kind: FileKind,
+    /// How long it is.
+    pub size_bytes: u64,
+    /// Its mode.
+    pub mode: u32,
+    /// Where it leads, if it is a link.
+    pub link_target: Option<String>,
+}
+
+/// What a name in a file system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A device, a pipe or a socket.
+    Other,
 }
 
 /// What was removed because nothing used it.
