@@ -23,10 +23,13 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
@@ -37,6 +40,8 @@ pub enum LayerMediaType {
     Tar,
     /// A tar in gzip.
     TarGzip,
+    /// A tar in zstd.
+    TarZstd,
 }
 
 impl LayerMediaType {
@@ -45,6 +50,7 @@ impl LayerMediaType {
         match text {
             LAYER | DOCKER_LAYER => Some(Self::Tar),
             LAYER_GZIP | DOCKER_LAYER_GZIP => Some(Self::TarGzip),
+            LAYER_ZSTD => Some(Self::TarZstd),
             _ => None,
         }
     }
@@ -54,6 +60,7 @@ impl LayerMediaType {
         match self {
             Self::Tar => LAYER,
             Self::TarGzip => LAYER_GZIP,
+            Self::TarZstd => LAYER_ZSTD,
         }
     }
 }
@@ -137,11 +144,36 @@ pub(crate) struct ManifestJson {
     pub layers: Vec<Descriptor>,
 }
 
-/// What tells an index, which lists manifests, from a manifest.
-#[derive(Debug, Deserialize)]
+/// A list of manifests; `manifests` is what tells one from a manifest.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct IndexJson {
-    #[serde(rename = "manifests")]
-    pub _manifests: Vec<serde::de::IgnoredAny>,
+    pub schema_version: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    pub manifests: Vec<IndexEntry>,
+}
+
+/// A manifest, or an index, in an index.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct IndexEntry {
+    pub media_type: String,
+    pub digest: Digest,
+    pub size: u64,
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<PlatformJson>,
+}
+
+/// What a manifest is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PlatformJson {
+    pub architecture: String,
+    pub os: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -156,11 +188,13 @@ pub(crate) struct Descriptor {
 pub(crate) struct ConfigJson {
     pub architecture: String,
     pub os: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
     pub config: RunJson,
     pub rootfs: RootFsJson,
-    #[serde(default, skip_deserializing, skip_serializing_if = "Vec::is_empty")]
-    pub history: Vec<HistoryJson>,
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<History>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -195,9 +229,21 @@ pub(crate) struct RootFsJson {
     pub diff_ids: Vec<Digest>,
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct HistoryJson {
-    pub created_by: &'static str,
+/// A step by which an image was made, as its config tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct History {
+    /// When, in RFC 3339; nothing of ours says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// By which command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// What somebody noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Whether it made no layer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty_layer: bool,
 }
 
 fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
@@ -229,6 +275,7 @@ impl ConfigJson {
         Self {
             architecture: config.architecture,
             os: config.os,
+            created: None,
             config: RunJson {
                 user: config.user,
                 exposed_ports: config.exposed_ports.into_iter().map(|port| (port, Empty {})).collect(),
@@ -244,7 +291,10 @@ impl ConfigJson {
                 diff_ids: layers.iter().map(|layer| layer.diff_id.clone()).collect(),
             },
             // some registries and scanners expect as many entries as there are layers
-            history: layers.iter().map(|_| HistoryJson { created_by: "sampan" }).collect(),
+            history: layers
+                .iter()
+                .map(|_| History { created_by: Some("sampan".to_owned()), ..History::default() })
+                .collect(),
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::io::{self, BufReader, Read, Write};
 
-use flate2::read::MultiGzDecoder;
 use sampan_model::Digest;
 use sha2::{Digest as _, Sha256};
 
 use crate::archive::{Archive, ArchiveError};
+use crate::compression::{CompressionError, decompress};
 use crate::entry_path::{BadName, EntryPath};
 use crate::unpack::check_owner;
 use crate::write::{Composed, Hashed, compose};
@@ -24,12 +24,15 @@ pub struct Imported {
 /// Why a tar could not be made an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// It is compressed otherwise.
-    #[error("the file is compressed with {0}: unpack it, or compress it with gzip")]
-    Compression(&'static str),
+    /// It is compressed otherwise, or cannot be read.
+    #[error(transparent)]
+    Compression(#[from] CompressionError),
     /// It cannot be read as a tar.
     #[error("read the file as the tar of a root file system")]
     Archive(#[from] ArchiveError),
+    /// It holds images, each in layers, and no root file system.
+    #[error("the tar is an archive of images, as `docker save` writes them: load it with `sampan image load -i FILE`")]
+    HoldsImages,
     /// It has no entries.
     #[error("the tar is empty: it is to hold a root file system")]
     Empty,
@@ -57,23 +60,13 @@ pub enum ImportError {
     Write(#[source] io::Error),
 }
 
-/// Reads a tar of a root file system, plain or in gzip, and writes it to `layer` as the one layer of an image with
+/// Reads a tar of a root file system, plain or in gzip or zstd, and writes it to `layer` as the one layer of an image with
 /// this config. Streams. A tar that could not be unpacked later is refused now.
 ///
 /// # Errors
 /// See [`ImportError`]; what was written to `layer` is to be thrown away then.
 pub fn import_rootfs(reader: impl Read, layer: &mut impl Write, config: &ImageConfig) -> Result<Imported, ImportError> {
-    let mut reader = BufReader::with_capacity(128 << 10, reader);
-    let mut head = Vec::with_capacity(6);
-    reader.by_ref().take(6).read_to_end(&mut head).map_err(ArchiveError::Read)?;
-    let whole = io::Cursor::new(head.clone()).chain(reader);
-    match head.as_slice() {
-        [0x1f, 0x8b, ..] => import_tar(MultiGzDecoder::new(BufReader::new(whole)), layer, config),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Err(ImportError::Compression("zstd")),
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => Err(ImportError::Compression("xz")),
-        [b'B', b'Z', b'h', ..] => Err(ImportError::Compression("bzip2")),
-        _ => import_tar(whole, layer, config),
-    }
+    import_tar(decompress(reader)?, layer, config)
 }
 
 fn import_tar(reader: impl Read, layer: &mut impl Write, config: &ImageConfig) -> Result<Imported, ImportError> {
@@ -81,7 +74,8 @@ fn import_tar(reader: impl Read, layer: &mut impl Write, config: &ImageConfig) -
     let tee = Tee { reader, out, failed: None };
     // the tar's headers are read in pieces of 512 bytes; the layer is written in larger ones
     let mut archive = Archive::new(BufReader::with_capacity(128 << 10, tee));
-    let result = check(&mut archive);
+    let mut names = TopNames::default();
+    let result = check_each(&mut archive, |path| names.add(path)).and_then(|()| names.check());
     let mut rest = archive.into_inner();
     // padding after the tar's end belongs to the layer as well
     let drained =
@@ -99,7 +93,31 @@ fn import_tar(reader: impl Read, layer: &mut impl Write, config: &ImageConfig) -
     Ok(Imported { layer, composed })
 }
 
-fn check(archive: &mut Archive<impl Read>) -> Result<(), ImportError> {
+/// Whether all that is at the top of a tar is what an archive of images has there.
+#[derive(Debug, Default)]
+struct TopNames {
+    has_index: bool,
+    has_others: bool,
+}
+
+impl TopNames {
+    fn add(&mut self, path: &[u8]) {
+        let path = path.strip_prefix(b"./").unwrap_or(path);
+        match path.split(|&byte| byte == b'/').next().unwrap_or_default() {
+            b"manifest.json" | b"index.json" => self.has_index = true,
+            b"" | b"." | b"oci-layout" | b"blobs" | b"repositories" => {}
+            // docker save's, before it wrote OCI's: the ids of layers and of configs
+            name if name.len() >= 64 && name[..64].iter().all(u8::is_ascii_hexdigit) => {}
+            _ => self.has_others = true,
+        }
+    }
+
+    fn check(&self) -> Result<(), ImportError> {
+        if self.has_index && !self.has_others { Err(ImportError::HoldsImages) } else { Ok(()) }
+    }
+}
+
+fn check_each(archive: &mut Archive<impl Read>, mut see: impl FnMut(&[u8])) -> Result<(), ImportError> {
     let mut empty = true;
     while let Some(entry) = archive.next()? {
         let name = || String::from_utf8_lossy(&entry.path).into_owned();
@@ -107,6 +125,7 @@ fn check(archive: &mut Archive<impl Read>) -> Result<(), ImportError> {
         if check_owner(entry.uid, entry.gid).is_none() {
             return Err(ImportError::Owner { name: name(), uid: entry.uid, gid: entry.gid });
         }
+        see(&entry.path);
         empty = false;
     }
     if empty { Err(ImportError::Empty) } else { Ok(()) }

@@ -12,6 +12,8 @@
 //! .gone-N/      one that is being removed
 //! ```
 
+mod check;
+
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -25,6 +27,8 @@ use sampan_store::{BlobError, boot_id};
 use serde::{Deserialize, Serialize};
 
 use crate::{BlobSource, Layer, UnpackError, unpack_layer};
+
+pub use check::LayerFault;
 
 const FORMAT: u32 = 1;
 
@@ -101,6 +105,8 @@ impl LayersError {
 
 /// What the names of trees begin with that were set aside.
 const GONE: &str = ".gone-";
+/// What those of trees that are being unpacked begin with.
+const PARTIAL: &str = ".partial-";
 
 impl Layers {
     /// Opens the store, made (0700) where it is not there, and removes what was being unpacked or removed when its last
@@ -221,6 +227,23 @@ impl Layers {
         Ok(digests.collect())
     }
 
+    /// What one gains by [`set_aside`](Self::set_aside) and [`sweep`](Self::sweep): the bytes of a layer's tar, which
+    /// are about those of its tree. `None` where there is no tree.
+    pub fn size(&self, diff_id: &Digest) -> Option<u64> {
+        read_state(&self.dir.join(diff_id.hex())).map(|state| state.bytes)
+    }
+
+    /// The names in the store's directory that are none of its own. Trees that are being unpacked or removed are.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn strays(&self) -> Result<Vec<PathBuf>, LayersError> {
+        let is_own = |name: &String| {
+            name.starts_with(GONE) || name.starts_with(PARTIAL) || Digest::parse(&format!("sha256:{name}")).is_ok()
+        };
+        Ok(self.names()?.into_iter().filter(|name| !is_own(name)).map(|name| self.dir.join(name)).collect())
+    }
+
     fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
@@ -238,7 +261,7 @@ impl Layers {
     }
 
     fn unpack(&self, layer: &Layer, blobs: &dyn BlobSource, home: &Path) -> Result<(), LayersError> {
-        let partial = self.dir.join(format!(".partial-{}", self.number()));
+        let partial = self.dir.join(format!("{PARTIAL}{}", self.number()));
         let result = self
             .unpack_into(layer, blobs, &partial)
             .and_then(|()| fs::rename(&partial, home).map_err(LayersError::io("rename to", home)));

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use crate::format::{self, ConfigJson, IndexJson, ManifestJson};
-use crate::{ImageConfig, Layer, LayerMediaType, host_architecture};
+use crate::{History, ImageConfig, Layer, LayerMediaType, host_architecture};
 
 /// The largest manifest and the largest config, in bytes (what registries accept).
 pub const LARGEST_JSON: u64 = 4 << 20;
@@ -54,6 +54,10 @@ pub struct Image {
     pub layers: Vec<Layer>,
     /// Config and layers together, in bytes.
     pub size: u64,
+    /// When it was made, in RFC 3339, where its config says it; nothing of ours does.
+    pub created: Option<String>,
+    /// How it was made, the first step first.
+    pub history: Vec<History>,
 }
 
 /// Why an image cannot be used.
@@ -106,7 +110,7 @@ pub enum ImageError {
     #[error("{0} is an index of images for several platforms: name the manifest of one of them")]
     Index(Digest),
     /// Some part is of a kind that is not known here.
-    #[error("the {what} {digest} is of the type {media_type:?}, which cannot be used here{}", zstd_hint(media_type))]
+    #[error("the {what} {digest} is of the type {media_type:?}, which cannot be used here")]
     MediaType {
         /// `manifest`, `config` or `layer`.
         what: &'static str,
@@ -153,54 +157,112 @@ impl Image {
     /// # Errors
     /// See [`ImageError`]; [`ImageError::BlobMissing`] names the first blob that is not here.
     pub fn read(blobs: &dyn BlobSource, manifest: &Digest) -> Result<Self, ImageError> {
-        let bytes = read_small(blobs, "manifest", manifest)?;
-        // an index is JSON of another shape, so it is asked about before the manifest's fields are missed
-        if serde_json::from_slice::<IndexJson>(&bytes).is_ok() {
-            return Err(ImageError::Index(manifest.clone()));
+        let image = Self::read_any(blobs, manifest)?;
+        if image.config.os != "linux" {
+            return Err(ImageError::OperatingSystem(image.config.os));
         }
-        let json: ManifestJson = parse("manifest", manifest, &bytes)?;
+        if image.config.architecture != host_architecture() {
+            return Err(ImageError::Architecture(image.config.architecture));
+        }
+        Ok(image)
+    }
+
+    /// As [`read`](Self::read), for an image of whatever platform.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub(crate) fn read_any(blobs: &dyn BlobSource, manifest: &Digest) -> Result<Self, ImageError> {
+        let manifest = Manifest::parse(&read_small(blobs, "manifest", manifest)?)?;
+        check_size(blobs, "config", &manifest.json.config)?;
+        let image = manifest.image(&read_small(blobs, "config", manifest.config())?)?;
+        for descriptor in &manifest.json.layers {
+            check_size(blobs, "layer", descriptor)?;
+        }
+        Ok(image)
+    }
+}
+
+/// A manifest by itself: which other blobs are its image's.
+#[derive(Debug)]
+pub struct Manifest {
+    digest: Digest,
+    size: u64,
+    json: ManifestJson,
+}
+
+impl Manifest {
+    /// Reads a manifest's bytes.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
+        let digest = Digest::from_sha256(Sha256::digest(bytes).into());
+        // an index is JSON of another shape, so it is asked about before the manifest's fields are missed
+        if serde_json::from_slice::<IndexJson>(bytes).is_ok() {
+            return Err(ImageError::Index(digest));
+        }
+        let json: ManifestJson = parse("manifest", &digest, bytes)?;
         let media_type = json.media_type.as_deref().unwrap_or(format::MANIFEST);
-        check_type("manifest", manifest, media_type, &[format::MANIFEST, format::DOCKER_MANIFEST])?;
-        let config = json.config;
+        check_type("manifest", &digest, media_type, &[format::MANIFEST, format::DOCKER_MANIFEST])?;
+        let config = &json.config;
         check_type("config", &config.digest, &config.media_type, &[format::CONFIG, format::DOCKER_CONFIG])?;
         if json.layers.len() > MOST_LAYERS {
             return Err(ImageError::TooManyLayers(json.layers.len()));
         }
-        check_size(blobs, "config", &config)?;
-        let config_json: ConfigJson = parse("config", &config.digest, &read_small(blobs, "config", &config.digest)?)?;
+        Ok(Self { digest, size: bytes.len() as u64, json })
+    }
+
+    /// The digest of its image's config.
+    pub fn config(&self) -> &Digest {
+        &self.json.config.digest
+    }
+
+    /// Its type in a descriptor.
+    pub(crate) fn media_type(&self) -> &str {
+        self.json.media_type.as_deref().unwrap_or(format::MANIFEST)
+    }
+
+    /// Every blob of its image with its length, itself and the config first.
+    pub fn blobs(&self) -> impl Iterator<Item = (&Digest, u64)> {
+        let others = std::iter::once(&self.json.config).chain(&self.json.layers);
+        std::iter::once((&self.digest, self.size)).chain(others.map(|blob| (&blob.digest, blob.size)))
+    }
+
+    /// Its image, of whatever platform, by the config's bytes.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn image(&self, config: &[u8]) -> Result<Image, ImageError> {
+        let descriptor = &self.json.config;
+        let mut config_json: ConfigJson = parse("config", &descriptor.digest, config)?;
         let diff_ids = &config_json.rootfs.diff_ids;
-        if diff_ids.len() != json.layers.len() {
-            return Err(ImageError::LayerCount { layers: json.layers.len(), diff_ids: diff_ids.len() });
+        if diff_ids.len() != self.json.layers.len() {
+            return Err(ImageError::LayerCount { layers: self.json.layers.len(), diff_ids: diff_ids.len() });
         }
-        if config_json.os != "linux" {
-            return Err(ImageError::OperatingSystem(config_json.os));
-        }
-        if config_json.architecture != host_architecture() {
-            return Err(ImageError::Architecture(config_json.architecture));
-        }
-        let mut layers = Vec::with_capacity(json.layers.len());
-        for (descriptor, diff_id) in json.layers.iter().zip(diff_ids) {
+        let mut layers = Vec::with_capacity(diff_ids.len());
+        for (descriptor, diff_id) in self.json.layers.iter().zip(diff_ids) {
             let unknown = || ImageError::MediaType {
                 what: "layer",
                 digest: descriptor.digest.clone(),
                 media_type: descriptor.media_type.clone(),
             };
-            let media_type = LayerMediaType::parse(&descriptor.media_type).ok_or_else(unknown)?;
-            check_size(blobs, "layer", descriptor)?;
             layers.push(Layer {
                 digest: descriptor.digest.clone(),
                 diff_id: diff_id.clone(),
                 size: descriptor.size,
-                media_type,
+                media_type: LayerMediaType::parse(&descriptor.media_type).ok_or_else(unknown)?,
             });
         }
-        Ok(Self {
-            manifest: manifest.clone(),
-            // sizes of files on one machine: their sum is far below 2⁶⁴
-            size: layers.iter().fold(config.size, |sum, layer| sum.saturating_add(layer.size)),
-            config_digest: config.digest,
+        let (created, history) = (config_json.created.take(), std::mem::take(&mut config_json.history));
+        Ok(Image {
+            manifest: self.digest.clone(),
+            // sizes that a manifest claims: their sum may be anything
+            size: layers.iter().fold(descriptor.size, |sum, layer| sum.saturating_add(layer.size)),
+            config_digest: descriptor.digest.clone(),
             config: config_json.into(),
             layers,
+            created,
+            history,
         })
     }
 }
@@ -213,7 +275,7 @@ fn blob_error(what: &'static str, digest: &Digest, source: BlobError) -> ImageEr
 }
 
 /// Reads a manifest or config, and verifies it: it is small, and everything hangs on it.
-fn read_small(blobs: &dyn BlobSource, what: &'static str, digest: &Digest) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn read_small(blobs: &dyn BlobSource, what: &'static str, digest: &Digest) -> Result<Vec<u8>, ImageError> {
     let size = blobs.size(digest).map_err(|source| blob_error(what, digest, source))?;
     if size > LARGEST_JSON {
         return Err(ImageError::TooLarge { what, digest: digest.clone(), size });
@@ -252,10 +314,6 @@ fn check_size(blobs: &dyn BlobSource, what: &'static str, descriptor: &format::D
     } else {
         Err(ImageError::Size { what, digest: digest.clone(), announced: descriptor.size, actual })
     }
-}
-
-fn zstd_hint(media_type: &str) -> &'static str {
-    if media_type.ends_with("+zstd") { ": zstd is not supported yet, compress its layers with gzip" } else { "" }
 }
 
 #[cfg(test)]

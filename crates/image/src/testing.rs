@@ -4,7 +4,10 @@ use std::io::Write as _;
 
 use ::tar::{EntryType, Header};
 use sampan_model::Digest;
+use sampan_store::Blobs;
 use sha2::{Digest as _, Sha256};
+
+use crate::{ImageConfig, Layer, LayerMediaType, compose};
 
 /// A tar that is being made; entries are taken as they are.
 #[derive(Default)]
@@ -77,6 +80,17 @@ impl Tar {
         self.0.extend_from_slice(&[0; 1024]);
         self.0
     }
+}
+
+/// An image of these layers' tars in a store of its own; returns its manifest.
+pub(crate) fn image(blobs: &Blobs, config: &ImageConfig, tars: &[Vec<u8>]) -> Digest {
+    let layer = |tar: &Vec<u8>| {
+        let digest = blobs.put(tar).unwrap();
+        Layer { diff_id: digest.clone(), digest, size: tar.len() as u64, media_type: LayerMediaType::Tar }
+    };
+    let composed = compose(config, &tars.iter().map(layer).collect::<Vec<_>>());
+    blobs.put(&composed.config).unwrap();
+    blobs.put(&composed.manifest).unwrap()
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> Digest {

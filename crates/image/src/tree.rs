@@ -5,10 +5,12 @@
 //! 5.6). The name is one part, and its own operation never follows it. So there is no order of entries, and no link
 //! among them, by which anything outside of the tree is touched.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -44,6 +46,16 @@ pub(crate) struct Tree {
     times: Vec<(Vec<u8>, (i64, u32))>,
     name_bytes: usize,
     buffer: Vec<u8>,
+    owners: Owners,
+}
+
+/// Whose the things of a tree are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// Those that the layer says: only root can give files away.
+    Kept,
+    /// The caller, who is not root. File capabilities are left out with them.
+    Caller,
 }
 
 /// What has a name already.
@@ -56,14 +68,40 @@ enum Found {
 
 impl Tree {
     /// Starts at a directory that is there.
-    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+    pub(crate) fn open(root: &Path, owners: Owners) -> io::Result<Self> {
         let root = Rc::new(fs::open(root, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?);
-        Ok(Self { root, last: None, times: Vec::new(), name_bytes: 0, buffer: vec![0; 128 << 10] })
+        Ok(Self { root, last: None, times: Vec::new(), name_bytes: 0, buffer: vec![0; 128 << 10], owners })
+    }
+
+    /// Takes away what has a name, with all below it.
+    pub(crate) fn remove(&mut self, parent: &[u8], name: &[u8]) -> io::Result<()> {
+        let parent = match self.open_directory(parent) {
+            Ok(parent) => parent,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        self.last = None;
+        match look(&parent, name)? {
+            Found::Nothing => Ok(()),
+            Found::Whiteout | Found::Other => Ok(fs::unlinkat(&parent, name, AtFlags::empty())?),
+            // std's own is by descriptors, and follows no link
+            Found::Directory => std::fs::remove_dir_all(of_descriptor(&parent).join(OsStr::from_bytes(name))),
+        }
+    }
+
+    /// The names in a directory; none where there is no such directory.
+    pub(crate) fn names(&self, directory: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        let directory = match self.open_directory(directory) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno.into()),
+        };
+        std::fs::read_dir(of_descriptor(&directory))?.map(|entry| Ok(entry?.file_name().into_vec())).collect()
     }
 
     /// Says what the root is like.
     pub(crate) fn root(&mut self, metadata: &Metadata<'_>) -> io::Result<()> {
-        apply(&self.root, metadata)?;
+        self.apply(&self.root, metadata)?;
         self.keep_time(b"", metadata.mtime)
     }
 
@@ -88,7 +126,7 @@ impl Tree {
         if hides_lower {
             set_opaque(&directory)?;
         }
-        apply(&directory, metadata)?;
+        self.apply(&directory, metadata)?;
         self.keep_time(path.as_bytes(), metadata.mtime)
     }
 
@@ -119,7 +157,7 @@ impl Tree {
             }
         }
         let file = OwnedFd::from(file);
-        apply(&file, metadata)?;
+        self.apply(&file, metadata)?;
         fs::futimens(&file, &times(metadata.mtime))?;
         Ok(copied)
     }
@@ -232,7 +270,7 @@ impl Tree {
                         set_opaque(&made)?;
                     }
                     let mtime = (TIME.cast_signed(), 0);
-                    apply(&made, &Metadata { uid: 0, gid: 0, mode: 0o755, mtime, xattrs: Vec::new() })?;
+                    self.apply(&made, &Metadata { uid: 0, gid: 0, mode: 0o755, mtime, xattrs: Vec::new() })?;
                     self.keep_time(prefix, mtime)?;
                     Rc::new(made)
                 }
@@ -267,9 +305,28 @@ impl Tree {
 
     /// Sets owner and time of what is not opened.
     fn finish_node(&self, parent: &OwnedFd, name: &[u8], metadata: &Metadata<'_>) -> io::Result<()> {
-        let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
-        fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        if self.owners == Owners::Kept {
+            let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
+            fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
         Ok(fs::utimensat(parent, name, &times(metadata.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Owner first: the kernel takes setuid, setgid and file capabilities away when the owner changes.
+    fn apply(&self, fd: &OwnedFd, metadata: &Metadata<'_>) -> io::Result<()> {
+        if self.owners == Owners::Kept {
+            fs::fchown(fd, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))?;
+        }
+        fs::fchmod(fd, Mode::from_raw_mode(metadata.mode))?;
+        for (name, value) in &metadata.xattrs {
+            match fs::fsetxattr(fd, *name, value, XattrFlags::empty()) {
+                Err(Errno::PERM) if self.owners == Owners::Caller => {}
+                // tmpfs before 6.6 has no user.*; nothing that runs relies on those
+                Err(Errno::OPNOTSUPP) if name.starts_with(b"user.") => {}
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     fn keep_time(&mut self, path: &[u8], mtime: (i64, u32)) -> io::Result<()> {
@@ -333,18 +390,9 @@ fn look_same(parent: &OwnedFd, name: &[u8], other_parent: &OwnedFd, other: &[u8]
     Ok(stat(parent, name)?.is_some_and(|one| stat(other_parent, other).is_ok_and(|two| two == Some(one))))
 }
 
-/// Owner first: the kernel takes setuid, setgid and file capabilities away when the owner changes.
-fn apply(fd: &OwnedFd, metadata: &Metadata<'_>) -> io::Result<()> {
-    fs::fchown(fd, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))?;
-    fs::fchmod(fd, Mode::from_raw_mode(metadata.mode))?;
-    for (name, value) in &metadata.xattrs {
-        match fs::fsetxattr(fd, *name, value, XattrFlags::empty()) {
-            // tmpfs before 6.6 has no user.*; nothing that runs relies on those
-            Err(Errno::OPNOTSUPP) if name.starts_with(b"user.") => {}
-            result => result?,
-        }
-    }
-    Ok(())
+/// A directory's path that leads to no other, whatever is renamed.
+fn of_descriptor(directory: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
 fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {

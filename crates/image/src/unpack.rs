@@ -20,14 +20,14 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
 use sampan_model::{ByteSize, Digest};
 use sha2::{Digest as _, Sha256};
 
 use crate::LayerMediaType;
 use crate::archive::{Archive, ArchiveError, Entry, Kind};
+use crate::compression::Compression;
 use crate::entry_path::{BadName, EntryPath};
-use crate::tree::{Metadata, Tree};
+use crate::tree::{Metadata, Owners, Tree};
 
 /// The most entries in a layer.
 pub const MOST_ENTRIES: u64 = 1_000_000;
@@ -130,11 +130,23 @@ pub fn unpack_layer(
     diff_id: &Digest,
     into: &Path,
 ) -> Result<UnpackStats, UnpackError> {
-    let blob = BufReader::with_capacity(128 << 10, blob);
-    match media_type {
-        LayerMediaType::Tar => unpack_tar(blob, diff_id, into),
-        LayerMediaType::TarGzip => unpack_tar(MultiGzDecoder::new(blob), diff_id, into),
-    }
+    read_layer(blob, media_type, diff_id, |archive| unpack_entries(archive, into))
+}
+
+/// Reads a layer's blob as [`unpack_layer`] does and makes nothing of it: whether it can be unpacked, and is what its
+/// diff id names.
+///
+/// # Errors
+/// See [`UnpackError`].
+pub fn check_layer(blob: File, media_type: LayerMediaType, diff_id: &Digest) -> Result<UnpackStats, UnpackError> {
+    read_layer(blob, media_type, diff_id, |archive| {
+        let mut stats = UnpackStats::default();
+        while let Some(entry) = archive.next()? {
+            count(&mut stats)?;
+            check_entry(&entry)?;
+        }
+        Ok(stats)
+    })
 }
 
 /// The owner and group of an entry, where a server has such.
@@ -142,10 +154,20 @@ pub(crate) fn check_owner(uid: u64, gid: u64) -> Option<(u32, u32)> {
     Some((u16::try_from(uid).ok()?.into(), u16::try_from(gid).ok()?.into()))
 }
 
-fn unpack_tar(tar: impl Read, diff_id: &Digest, into: &Path) -> Result<UnpackStats, UnpackError> {
+/// A layer's tar, which is hashed as it is read.
+pub(crate) type LayerTar = Archive<BufReader<Metered<Box<dyn Read>>>>;
+
+/// Hands the tar of a layer's blob to `work`, and verifies all of it then.
+pub(crate) fn read_layer(
+    blob: File,
+    media_type: LayerMediaType,
+    diff_id: &Digest,
+    work: impl FnOnce(&mut LayerTar) -> Result<UnpackStats, UnpackError>,
+) -> Result<UnpackStats, UnpackError> {
+    let tar = Compression::of(media_type).decoder(BufReader::with_capacity(128 << 10, blob));
     let metered = Metered { reader: tar, hash: Sha256::new(), bytes: 0 };
     let mut archive = Archive::new(BufReader::with_capacity(128 << 10, metered));
-    let result = unpack_entries(&mut archive, into);
+    let result = work(&mut archive);
     let mut rest = archive.into_inner();
     // what follows the end of the tar belongs to the diff id as well
     let result = result.and_then(|stats| {
@@ -165,12 +187,9 @@ fn unpack_tar(tar: impl Read, diff_id: &Digest, into: &Path) -> Result<UnpackSta
 fn unpack_entries(archive: &mut Archive<impl Read>, into: &Path) -> Result<UnpackStats, UnpackError> {
     let mut stats = UnpackStats::default();
     let root = |source| io_error("/", into, source);
-    let mut tree = Tree::open(into).map_err(root)?;
+    let mut tree = Tree::open(into, Owners::Kept).map_err(root)?;
     while let Some(entry) = archive.next()? {
-        stats.entries += 1;
-        if stats.entries > MOST_ENTRIES {
-            return Err(UnpackError::TooManyEntries);
-        }
+        count(&mut stats)?;
         if entry.kind == Kind::Device {
             stats.devices_skipped += 1;
             continue;
@@ -181,7 +200,38 @@ fn unpack_entries(archive: &mut Archive<impl Read>, into: &Path) -> Result<Unpac
     Ok(stats)
 }
 
-fn unpack_entry(
+pub(crate) fn count(stats: &mut UnpackStats) -> Result<(), UnpackError> {
+    stats.entries += 1;
+    if stats.entries > MOST_ENTRIES { Err(UnpackError::TooManyEntries) } else { Ok(()) }
+}
+
+/// What of an entry is refused without a look at the disk.
+pub(crate) fn check_entry(entry: &Entry) -> Result<(), UnpackError> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let this = || text(&entry.path);
+    let parse = |name: &[u8]| {
+        EntryPath::parse(name).map_err(|source| UnpackError::Name { entry: this(), name: text(name), source })
+    };
+    let path = parse(&entry.path)?;
+    if let Kind::HardLink(target) = &entry.kind {
+        parse(target)?;
+    }
+    if let Some(hidden) = path.split().and_then(|(_, last)| last.strip_prefix(b".wh."))
+        && matches!(hidden, b"" | b"." | b"..")
+    {
+        return Err(UnpackError::Whiteout(this()));
+    }
+    if entry.kind != Kind::Device && check_owner(entry.uid, entry.gid).is_none() {
+        return Err(UnpackError::Owner { entry: this(), uid: entry.uid, gid: entry.gid });
+    }
+    let steers = |name: &[u8]| name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
+    match entry.xattrs.iter().find(|(name, _)| steers(name)) {
+        Some((name, _)) => Err(UnpackError::Attribute { entry: this(), name: text(name) }),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn unpack_entry(
     archive: &mut Archive<impl Read>,
     tree: &mut Tree,
     entry: &Entry,
@@ -242,7 +292,7 @@ fn unpack_entry(
     }
 }
 
-fn io_error(entry: &str, path: &Path, source: io::Error) -> UnpackError {
+pub(crate) fn io_error(entry: &str, path: &Path, source: io::Error) -> UnpackError {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             UnpackError::NoSpace { path: path.to_owned(), source }
@@ -252,7 +302,7 @@ fn io_error(entry: &str, path: &Path, source: io::Error) -> UnpackError {
 }
 
 /// Hashes and counts what is read through it, and ends at the limit.
-struct Metered<R> {
+pub(crate) struct Metered<R> {
     reader: R,
     hash: Sha256,
     bytes: u64,

@@ -70,9 +70,29 @@ pub enum UserError {
 /// # Errors
 /// The image does not have that user or group, or an id that no server has.
 pub fn resolve(user: &str, layers: &[PathBuf]) -> Result<User, UserError> {
+    resolve_by(user, |name| read(layers, name))
+}
+
+/// As [`resolve`], by the files that a root file system has now (an `O_PATH` descriptor of its top). They may be a
+/// stranger's: nothing outside of it is looked at, and no more than [`LARGEST_FILE`] is read.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_in(user: &str, root: &OwnedFd) -> Result<User, UserError> {
+    resolve_by(user, |name| {
+        let path = Path::new("/etc").join(name);
+        match open_below(root, format!("etc/{name}").as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+            Ok(file) => text(file, &path),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NXIO | Errno::NODEV) => Ok(String::new()),
+            Err(errno) => Err(UserError::Io { path, source: errno.into() }),
+        }
+    })
+}
+
+fn resolve_by(user: &str, read: impl Fn(&str) -> Result<String, UserError>) -> Result<User, UserError> {
     let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
     let user = if user.is_empty() { "0" } else { user };
-    let passwd = read(layers, "passwd")?;
+    let passwd = read("passwd")?;
     let entry = find(&passwd, user);
     let uid = match &entry {
         Some(entry) => id(entry.get(2))?,
@@ -80,7 +100,7 @@ pub fn resolve(user: &str, layers: &[PathBuf]) -> Result<User, UserError> {
     };
     let (gid, groups) = match group.filter(|group| !group.is_empty()) {
         Some(group) => {
-            let file = read(layers, "group")?;
+            let file = read("group")?;
             let gid = match find(&file, group) {
                 Some(entry) => id(entry.get(2))?,
                 None => number(group)?.ok_or_else(|| UserError::NoGroup(group.to_owned()))?,
@@ -88,7 +108,7 @@ pub fn resolve(user: &str, layers: &[PathBuf]) -> Result<User, UserError> {
             (gid, Vec::new())
         }
         None => match &entry {
-            Some(entry) => (id(entry.get(3))?, memberships(&read(layers, "group")?, entry[0])?),
+            Some(entry) => (id(entry.get(3))?, memberships(&read("group")?, entry[0])?),
             None => (0, Vec::new()),
         },
     };

@@ -235,7 +235,7 @@ fn clean(path: &Path) -> Result<PathBuf, WriteError> {
     if clean.as_os_str().is_empty() { Err(WriteError::Name(path.to_owned())) } else { Ok(clean) }
 }
 
-fn ustar(name: &[u8], kind: EntryType, mode: u32, size: u64, link: &[u8]) -> Header {
+pub(crate) fn ustar(name: &[u8], kind: EntryType, mode: u32, size: u64, link: &[u8]) -> Header {
     let mut header = Header::new_ustar();
     let fields = header.as_ustar_mut().expect("it was made as ustar");
     // a name that is cut here stands whole in the PAX header before
@@ -301,14 +301,17 @@ pub struct Composed {
 pub fn compose(config: &ImageConfig, layers: &[Layer]) -> Composed {
     let config = to_json(&ConfigJson::new(config, layers));
     let config_digest = Digest::from_sha256(Sha256::digest(&config).into());
-    let manifest = to_json(&ManifestJson {
+    let manifest = manifest(config_digest.clone(), config.len() as u64, layers);
+    let digest = Digest::from_sha256(Sha256::digest(&manifest).into());
+    Composed { config, config_digest, manifest, digest }
+}
+
+/// The manifest over a config and layers that are there.
+pub(crate) fn manifest(config: Digest, config_size: u64, layers: &[Layer]) -> Vec<u8> {
+    to_json(&ManifestJson {
         schema_version: 2,
         media_type: Some(format::MANIFEST.to_owned()),
-        config: Descriptor {
-            media_type: format::CONFIG.to_owned(),
-            digest: config_digest.clone(),
-            size: config.len() as u64,
-        },
+        config: Descriptor { media_type: format::CONFIG.to_owned(), digest: config, size: config_size },
         layers: layers
             .iter()
             .map(|layer| Descriptor {
@@ -317,12 +320,10 @@ pub fn compose(config: &ImageConfig, layers: &[Layer]) -> Composed {
                 size: layer.size,
             })
             .collect(),
-    });
-    let digest = Digest::from_sha256(Sha256::digest(&manifest).into());
-    Composed { config, config_digest, manifest, digest }
+    })
 }
 
-fn to_json(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("structs, strings and maps with text for keys are JSON")
 }
 

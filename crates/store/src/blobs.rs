@@ -4,7 +4,7 @@
 //! one has made sure that nobody needs it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,6 +168,49 @@ impl Blobs {
         Ok(digests.collect())
     }
 
+    /// Reads the blob to its end and says the digest that its bytes have: another one than its own where the disk did not
+    /// keep them.
+    ///
+    /// # Errors
+    /// [`BlobError::Missing`] where it is not here; it cannot be read.
+    pub fn read_digest(&self, digest: &Digest) -> Result<Digest, BlobError> {
+        let mut file = self.open_blob(digest)?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(Digest::from_sha256(hash.finalize().into())),
+                Ok(read) => hash.update(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(BlobError::new("read", &self.path(digest), source)),
+            }
+        }
+    }
+
+    /// Takes a blob, which is damaged, out of sight and keeps it, below `broken/` in the store's directory; says where it
+    /// is then.
+    ///
+    /// # Errors
+    /// It cannot be renamed, or is not here.
+    pub fn set_aside(&self, digest: &Digest) -> Result<PathBuf, BlobError> {
+        let broken = self.dir.with_file_name("broken");
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&broken);
+        made.map_err(|source| BlobError::new("make", &broken, source))?;
+        let (path, aside) = (self.path(digest), broken.join(digest.hex()));
+        fs::rename(&path, &aside).map_err(|source| missing_or("rename", digest, &path, source))?;
+        sync_directory(&self.dir)?;
+        Ok(aside)
+    }
+
+    /// The files in the store's directory that are none of its own. Blobs that are being written are.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn strays(&self) -> Result<Vec<PathBuf>, BlobError> {
+        let is_own = |name: &String| name.starts_with(PARTIAL) || Digest::parse(&format!("sha256:{name}")).is_ok();
+        Ok(self.names()?.into_iter().filter(|name| !is_own(name)).map(|name| self.dir.join(name)).collect())
+    }
+
     fn names(&self) -> Result<Vec<String>, BlobError> {
         let error = |source| BlobError::new("read", &self.dir, source);
         let mut names = Vec::new();
@@ -324,6 +367,24 @@ mod tests {
         let blobs = Blobs::open(dir.path()).unwrap();
         assert_eq!(fs::read_dir(dir.path().join("sha256")).unwrap().count(), 0);
         assert_eq!(blobs.put(b"half").unwrap(), digest(b"half"));
+    }
+
+    #[test]
+    fn what_the_disk_did_not_keep_is_found_and_moved_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        let kept = blobs.put(b"original").unwrap();
+        assert_eq!(blobs.read_digest(&kept).unwrap(), kept);
+        fs::write(blobs.path(&kept), "tampered").unwrap();
+        assert_eq!(blobs.read_digest(&kept).unwrap(), digest(b"tampered"));
+        let aside = blobs.set_aside(&kept).unwrap();
+        assert_eq!(fs::read_to_string(aside).unwrap(), "tampered");
+        assert!(matches!(blobs.set_aside(&kept), Err(BlobError::Missing(_))));
+        assert_eq!(blobs.put(b"original").unwrap(), kept, "it can come again");
+        let _being_written = blobs.writer().unwrap();
+        assert_eq!(blobs.strays().unwrap(), Vec::<PathBuf>::new());
+        fs::write(blobs.path(&kept).with_file_name("x"), "").unwrap();
+        assert_eq!(blobs.strays().unwrap(), [blobs.path(&kept).with_file_name("x")]);
     }
 
     #[test]

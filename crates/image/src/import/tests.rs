@@ -22,7 +22,7 @@ fn a_tar_becomes_an_image_of_one_layer() {
 #[test]
 fn what_is_refused() {
     for (bytes, words) in [
-        (b"\x28\xb5\x2f\xfd\0\0\0\0".to_vec(), "zstd"),
+        (b"\x28\xb5\x2f\xfd\0\0\0\0".to_vec(), "read the file as the tar"),
         (b"\xfd7zXZ\0".to_vec(), "xz"),
         (b"BZh9".to_vec(), "bzip2"),
         (Vec::new(), "is empty"),

@@ -133,3 +133,47 @@ fn a_removed_layer_is_unpacked_again() {
     layers.ensure(&fixture.layer, &fixture.blobs).unwrap();
     assert_eq!(fixture.unpacked(), 2);
 }
+
+#[test]
+fn a_tree_is_compared_with_its_blob() {
+    let fixture = fixture();
+    let layers = fixture.open();
+    let check = || layers.check(&fixture.layer, &fixture.blobs).unwrap().map(|fault| (fault.path, fault.what));
+    assert_eq!(check(), None, "not unpacked");
+    let fs_dir = layers.ensure(&fixture.layer, &fixture.blobs).unwrap();
+    assert_eq!(check(), None);
+    let file = fs_dir.join("bin/a");
+    let spoil: [(&dyn Fn(), &str); 6] = [
+        (&|| fs::write(&file, "jello").unwrap(), "it has another content"),
+        (&|| fs::write(&file, "hell").unwrap(), "it has another size"),
+        (&|| fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap(), "it has another mode"),
+        (&|| fs::remove_file(&file).unwrap(), "it is missing"),
+        (&|| fs::create_dir(&file).unwrap(), "it is of another kind"),
+        (&|| fs::remove_dir_all(fs_dir.join("bin")).unwrap(), "the directory it is in is missing"),
+    ];
+    for (spoil, what) in spoil {
+        spoil();
+        let found = check().map(|(_, what)| what);
+        // a directory that is missing is told before what was in it
+        let expected = if what.starts_with("the directory") { "it is missing" } else { what };
+        assert_eq!(found, Some(expected));
+    }
+    fs::write(fs_dir.parent().unwrap().join("state"), "{").unwrap();
+    assert_eq!(check().unwrap().1, "what was noted of it cannot be read");
+    layers.set_aside(&fixture.layer.diff_id).unwrap();
+    assert_eq!(check(), None);
+}
+
+#[test]
+fn packed_layers_are_unpacked() {
+    let fixture = fixture();
+    let tar = fs::read(fixture.blobs.0.path(&fixture.layer.digest)).unwrap();
+    let blob = crate::testing::gzip(&tar);
+    let digest = fixture.blobs.0.put(&blob).unwrap();
+    let size = blob.len() as u64;
+    let layer = Layer { digest, size, media_type: LayerMediaType::TarGzip, ..fixture.layer.clone() };
+    let layers = fixture.open();
+    let path = layers.ensure(&layer, &fixture.blobs).unwrap();
+    assert_eq!(fs::read_to_string(path.join("bin/a")).unwrap(), "hello");
+    assert_eq!(layers.check(&layer, &fixture.blobs).unwrap(), None);
+}
