@@ -16,7 +16,8 @@
 //! host reaches them all.
 //!
 //! What this crate deliberately does not do: make network namespaces (it wires those it is handed), answer names,
-//! publish ports, give servers IPv6 (it keeps them from it: nothing here would filter it), remember anything. What there
+//! serve published ports (it opens their
+//! sockets), give servers IPv6 (it keeps them from it: nothing here would filter it), remember anything. What there
 //! is, is read back from the kernel.
 //!
 //! Vocabulary: the **block** is the run of 4,096 addresses an instance has claimed, the **gateway** its second address,
@@ -31,6 +32,7 @@ mod firewall;
 pub mod listening;
 mod loopback;
 mod network;
+pub mod published;
 mod wire;
 
 pub use check::{Finding, check};

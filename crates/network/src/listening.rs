@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::wire::NAME_SERVICE;
 
@@ -34,23 +34,55 @@ impl Listening {
 /// # Errors
 /// There is no such process, or what it says cannot be read.
 pub fn of_process(pid: u32) -> io::Result<Vec<Listening>> {
-    let sockets = sockets(&Path::new("/proc").join(pid.to_string()).join("net"))?;
-    let mut found: Vec<_> = sockets
-        .into_iter()
-        .map(|socket| socket.listening)
-        .filter(|found| SocketAddr::new(found.ip, found.port) != SocketAddr::V4(NAME_SERVICE))
-        .collect();
+    Ok(apps(sockets(&net_of(pid))?))
+}
+
+/// As [`of_process`], but only where one of these processes waits: others have the network namespace too. They are
+/// looked at until all sockets are accounted for.
+///
+/// # Errors
+/// None of these processes is there any more, or what they say cannot be read.
+pub fn of_processes(pids: &[u32]) -> io::Result<Vec<Listening>> {
+    let read = pids.iter().map(|pid| sockets(&net_of(*pid))).find(|read| !read.as_ref().is_err_and(is_gone));
+    let mut others = read.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))?;
+    let mut own = Vec::new();
+    for pid in pids {
+        if others.is_empty() {
+            break;
+        }
+        // a process may end while it is looked at
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for target in descriptors.flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok()) {
+            let found = others.iter().position(|socket| Path::new(&socket.link()) == target);
+            own.extend(found.map(|at| others.swap_remove(at)));
+        }
+    }
+    Ok(apps(own))
+}
+
+fn net_of(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string()).join("net")
+}
+
+/// A process that has just ended has no network any more.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput)
+}
+
+fn apps(sockets: Vec<Socket>) -> Vec<Listening> {
+    let found = sockets.into_iter().map(|socket| socket.listening);
+    let mut found: Vec<_> =
+        found.filter(|found| SocketAddr::new(found.ip, found.port) != SocketAddr::V4(NAME_SERVICE)).collect();
     found.sort_unstable();
     found.dedup();
-    Ok(found)
+    found
 }
 
 /// The process on this host (in the calling thread's network namespace) that listens on a TCP port: `nginx (pid 123)`.
 /// Nothing where nobody does, or the caller may not see who.
 pub fn who_has(port: u16) -> Option<String> {
     let sockets = sockets(Path::new("/proc/thread-self/net")).ok()?;
-    let inodes: Vec<_> = sockets.into_iter().filter(|s| s.listening.port == port).map(|s| s.inode).collect();
-    let links: Vec<_> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let links: Vec<_> = sockets.into_iter().filter(|s| s.listening.port == port).map(|s| s.link()).collect();
     if links.is_empty() {
         return None;
     }
@@ -67,6 +99,13 @@ pub fn who_has(port: u16) -> Option<String> {
 struct Socket {
     listening: Listening,
     inode: u64,
+}
+
+impl Socket {
+    /// What a descriptor of it is a link to.
+    fn link(&self) -> String {
+        format!("socket:[{}]", self.inode)
+    }
 }
 
 /// The listening sockets of a `net` directory below a process.
@@ -149,6 +188,11 @@ mod tests {
         let found = of_process(std::process::id()).expect("own sockets");
         let ours = Listening { ip: Ipv4Addr::LOCALHOST.into(), port };
         assert!(found.contains(&ours) && !ours.is_reachable(), "{found:?}");
+        assert!(of_processes(&[u32::MAX, std::process::id()]).expect("own sockets").contains(&ours));
+        assert!(of_processes(&[]).is_err());
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().expect("another process");
+        assert!(!of_processes(&[other.id()]).expect("no sockets").contains(&ours), "it is not the other's");
+        other.kill().and_then(|()| other.wait()).expect("its end");
         let who = who_has(port).expect("ourselves");
         assert!(who.ends_with(&format!("(pid {})", std::process::id())), "{who}");
         drop(listener);
