@@ -12,8 +12,9 @@
 //!   proc, sysfs, …                while the host's are still in sight, or the kernel refuses new ones
 //! ── the daemon has mounted the root and wired the network ──
 //!   the root's place, pivot       from here on no path leads to the host
-//!   file systems into the root, devices, what is hidden and what is read-only
-//!   session, keyring
+//!   file systems into the root, devices, what was asked to be mounted
+//!   what is hidden and what is read-only
+//!   session, keyring, terminal
 //!   capabilities, user            the last things that root may do for it
 //!   no new privileges, seccomp    last: it forbids much of the above
 //!   execute
@@ -21,29 +22,30 @@
 //!
 //! The child says what went wrong on its socket and exits; or [`EXECUTING`], and then the socket closes in `execve`.
 
+pub(crate) mod exec;
+mod init;
 mod mounts;
+mod places;
+mod program;
+mod terminal;
 
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, Mode};
 use rustix::mount::MountPropagationFlags;
-use rustix::process::{Resource, Rlimit};
 use sampan_sys::clone::{Namespaces, unshare};
-use sampan_sys::process::{self, Strings};
-use sampan_sys::seccomp::Program;
-use sampan_sys::{frame, identity, seccomp};
+use sampan_sys::{frame, identity, process};
 
-use crate::defaults;
+use self::program::{Program, begin_session};
+use self::terminal::Terminal;
 use crate::wire::{Failure, StartSpec};
 
 /// To the child: its id maps are written.
 pub(crate) const MAPPED: &[u8] = b"mapped";
 /// To the child: go on, with the root file system beside it.
 pub(crate) const GO: &[u8] = b"go";
-/// From the child: all that is left is `execve`.
+/// From the child: all that is left is `execve`. Beside it both ends of its terminal, where it has one.
 pub(crate) const EXECUTING: &[u8] = b"executing";
 
 /// The exit code of a child that could not be sealed. Nobody is told it: the failure itself is.
@@ -53,18 +55,14 @@ const FAILED: u8 = 125;
 pub(crate) struct Ends<'fds> {
     /// Where it is told and tells.
     pub socket: BorrowedFd<'fds>,
-    /// The program's standard input.
-    pub stdin: BorrowedFd<'fds>,
-    /// The program's standard output.
-    pub stdout: BorrowedFd<'fds>,
-    /// The program's standard error.
-    pub stderr: BorrowedFd<'fds>,
+    /// The program's standard input, output and error. `None`: it gets a terminal.
+    pub streams: Option<[BorrowedFd<'fds>; 3]>,
 }
 
-impl Ends<'_> {
+impl<'fds> Ends<'fds> {
     /// All that the child keeps open.
-    pub fn all(&self) -> [BorrowedFd<'_>; 4] {
-        [self.socket, self.stdin, self.stdout, self.stderr]
+    pub fn all(&self) -> Vec<BorrowedFd<'fds>> {
+        self.streams.into_iter().flatten().chain([self.socket]).collect()
     }
 }
 
@@ -80,6 +78,11 @@ pub(crate) const NAMESPACES: Namespaces = Namespaces::USER
 /// or gives the code to exit with.
 pub(crate) fn run(spec: &StartSpec, ends: &Ends<'_>) -> u8 {
     let Err(stopped) = seal(spec, ends);
+    report(stopped, ends)
+}
+
+/// Says what went wrong, and gives the code to exit with.
+fn report(stopped: Stopped, ends: &Ends<'_>) -> u8 {
     if let Stopped::Failed(failure) = stopped
         && let Ok(text) = serde_json::to_vec(&failure)
     {
@@ -138,24 +141,22 @@ fn seal(spec: &StartSpec, ends: &Ends<'_>) -> Result<Infallible, Stopped> {
     rustix::system::sethostname(spec.host_name.as_bytes()).step("set the host name")?;
     let systems = mounts::FileSystems::make(&spec.cgroup_mounts, spec.ids)?;
 
-    let root =
-        wait_for(GO, ends)?.pop().ok_or_else(|| Failure::because("go on", "no root file system was handed over"))?;
+    let mut handed = wait_for(GO, ends)?.into_iter();
+    let root = handed.next().ok_or_else(|| Failure::because("go on", "no root file system was handed over"))?;
     mounts::enter(root.as_fd())?;
     systems.attach()?;
+    places::attach(&spec.mounts, handed.collect())?;
     mounts::restrict(&spec.masked_paths, &spec.readonly_paths)?;
-    rustix::process::setsid().step("begin a session")?;
-    leave_keyring()?;
-    lower_file_limit()?;
+    begin_session()?;
+    let terminal = spec.terminal.map(|size| Terminal::open(size, spec.uid)).transpose()?;
+    if let Some(terminal) = &terminal {
+        terminal.bind_console()?;
+    }
     make_directory(&spec.cwd)?;
-
-    let program = Program::from_hex(&spec.seccomp)
-        .map_err(|error| Failure::because("read the seccomp filter", error.to_string()))?;
-    identity::limit_capabilities(spec.capabilities).step("limit capabilities")?;
-    identity::assume(spec.uid, spec.gid, &spec.groups)
-        .step(&format!("become user {} and group {}", spec.uid, spec.gid))?;
-    identity::set_capabilities(if spec.uid == 0 { spec.capabilities } else { 0 }).step("set capabilities")?;
-    enter_directory(&spec.cwd)?;
-    execute(spec, ends, &program)
+    if spec.read_only {
+        places::protect_root()?;
+    }
+    Program::from(spec).run(ends, terminal.as_ref())
 }
 
 /// Waits for the supervisor's word; what came beside it.
@@ -185,110 +186,13 @@ fn join_cgroups(files: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn leave_keyring() -> Result<(), Failure> {
-    match process::join_new_session_keyring() {
-        // a kernel without keyrings, or a filter around us that keeps everybody from them
-        Err(error) if matches!(error.raw_os_error(), Some(ENOSYS | EPERM)) => Ok(()),
-        result => result.step("make a session keyring"),
-    }
-}
-
-/// The supervisor needs many descriptors; a program that asks for none gets what systemd and Docker (29) give, since
-/// some walk through all that they might have. It may raise the limit itself up to the supervisor's.
-fn lower_file_limit() -> Result<(), Failure> {
-    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let current = Some(maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)));
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum }).step("limit its open files")
-}
-
-const OPEN_FILES: u64 = 1024;
-const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
-const ENOSYS: i32 = rustix::io::Errno::NOSYS.raw_os_error();
-
 fn make_directory(path: &str) -> Result<(), Failure> {
     std::fs::create_dir_all(path).step(&format!("make the working directory {path}"))
-}
-
-/// As the program's own user: what it may not enter it is not put into.
-fn enter_directory(path: &str) -> Result<(), Failure> {
-    let step = format!("enter the working directory {path}");
-    rustix::process::chdir(path).step(&step)?;
-    // /proc/self/fd/N as a working directory would lead out, were such a descriptor ever left open (CVE-2024-21626)
-    let inside = rustix::process::getcwd(Vec::new()).step(&step)?.to_bytes().starts_with(b"/");
-    if inside { Ok(()) } else { Err(Failure::because(step, "it is outside of the root file system")) }
-}
-
-fn execute(spec: &StartSpec, ends: &Ends<'_>, program: &Program) -> Result<Infallible, Stopped> {
-    let name = spec.args.first().ok_or_else(|| Failure::because("execute", "there is no command"))?;
-    let step = format!("execute {name}");
-    let arguments = Strings::new(&spec.args).step(&step)?;
-    let environment = Strings::new(&spec.env).step(&step)?;
-    let candidates = candidates(name, &spec.env);
-
-    rustix::process::umask(Mode::from_raw_mode(0o022));
-    process::place_descriptors(&[ends.stdin, ends.stdout, ends.stderr]).step("open standard input and output")?;
-    process::reset_signals();
-    frame::send(ends.socket, EXECUTING, &[]).step("speak to the supervisor")?;
-    identity::set_no_new_privileges().step("give up new privileges")?;
-    seccomp::install(program).step("install the seccomp filter")?;
-
-    // as execvp: what may not be executed is passed over, and told if nothing else is found
-    let mut failure = Failure::because(&step, format!("{name} was not found in PATH"));
-    failure.errno = rustix::io::Errno::NOENT.raw_os_error();
-    for path in candidates {
-        let Ok(text) = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()) else { continue };
-        let error = process::execute(&text, &arguments, &environment);
-        match error.raw_os_error() {
-            Some(ENOENT | ENOTDIR) if rustix::fs::accessat(CWD, &path, Access::EXISTS, AtFlags::empty()).is_err() => {
-                if name.contains('/') {
-                    failure = Failure::at(&step, &error);
-                }
-            }
-            Some(ENOENT) => {
-                failure = Failure::at(&step, &error);
-                failure.message = format!("{} is there, but its loader or interpreter is not", path.display());
-                break;
-            }
-            Some(EACCES) => failure = Failure::at(&step, &error),
-            _ => {
-                failure = Failure::at(&step, &error);
-                break;
-            }
-        }
-    }
-    Err(failure.into())
-}
-
-const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
-const ENOTDIR: i32 = rustix::io::Errno::NOTDIR.raw_os_error();
-const EACCES: i32 = rustix::io::Errno::ACCESS.raw_os_error();
-
-/// The paths that a command may be at, in order.
-fn candidates(name: &str, env: &[String]) -> Vec<PathBuf> {
-    if name.contains('/') {
-        return vec![name.into()];
-    }
-    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(defaults::PATH);
-    path.split(':').map(|directory| Path::new(if directory.is_empty() { "." } else { directory }).join(name)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn commands_are_searched_as_execvp_does() {
-        fn check(name: &str, env: &[&str], expected: &[&str]) {
-            let env: Vec<String> = env.iter().map(|&entry| entry.into()).collect();
-            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
-            assert_eq!(candidates(name, &env), expected, "{name} {env:?}");
-        }
-        check("/bin/app", &["PATH=/x"], &["/bin/app"]);
-        check("./app", &[], &["./app"]);
-        check("app", &["PATH=/x::/y"], &["/x/app", "./app", "/y/app"]);
-        check("app", &["PATH=/x", "PATH=/y"], &["/y/app"]);
-        assert_eq!(candidates("app", &[]).len(), 6);
-    }
 
     #[test]
     fn failures_say_the_error_once() {

@@ -42,8 +42,14 @@ pub(crate) enum Entry {
         pid: u32,
         /// When the kernel made it, in ticks since the boot: with the pid, the process and no other.
         started: u64,
-        /// The inodes of the pipes of its output.
+        /// The inodes of the pipes of its output; 0 where it has a terminal.
         pipes: [u64; 2],
+        /// The inode of the pipe of its input, where it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stdin: Option<u64>,
+        /// The server that it shares with others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        server: Option<ContainerId>,
     },
     /// Its program was executed.
     Started { id: ContainerId, at: Timestamp },
@@ -59,6 +65,8 @@ pub(crate) struct Known {
     pub pid: u32,
     pub started_ticks: u64,
     pub pipes: [u64; 2],
+    pub stdin: Option<u64>,
+    pub server: Option<ContainerId>,
     pub started: Option<Timestamp>,
     pub ended: Option<Ended>,
 }
@@ -137,8 +145,8 @@ fn replay(text: &[u8]) -> (Option<String>, BTreeMap<ContainerId, Known>) {
 fn apply(known: &mut BTreeMap<ContainerId, Known>, entry: Entry) {
     match entry {
         Entry::Head { .. } => {}
-        Entry::Created { id, pid, started, pipes } => {
-            known.insert(id, Known { pid, started_ticks: started, pipes, started: None, ended: None });
+        Entry::Created { id, pid, started, pipes, stdin, server } => {
+            known.insert(id, Known { pid, started_ticks: started, pipes, stdin, server, started: None, ended: None });
         }
         Entry::Started { id, at } => {
             if let Some(container) = known.get_mut(&id) {
@@ -166,8 +174,8 @@ fn line_of(entry: &Entry) -> Vec<u8> {
 fn rewrite(path: &Path, boot: &str, known: &BTreeMap<ContainerId, Known>) -> io::Result<File> {
     let mut text = line_of(&Entry::Head { version: VERSION, boot: boot.into() });
     for (id, container) in known {
-        let Known { pid, started_ticks, pipes, started, ended } = container.clone();
-        text.extend(line_of(&Entry::Created { id: id.clone(), pid, started: started_ticks, pipes }));
+        let Known { pid, started_ticks, pipes, stdin, server, started, ended } = container.clone();
+        text.extend(line_of(&Entry::Created { id: id.clone(), pid, started: started_ticks, pipes, stdin, server }));
         text.extend(started.into_iter().flat_map(|at| line_of(&Entry::Started { id: id.clone(), at })));
         text.extend(ended.into_iter().flat_map(|ended| line_of(&Entry::Exited { id: id.clone(), ended })));
     }
@@ -191,7 +199,8 @@ mod tests {
     }
 
     fn created(byte: u8) -> Entry {
-        Entry::Created { id: id(byte), pid: u32::from(byte), started: 7, pipes: [1, 2] }
+        let server = (byte == 1).then(|| id(9));
+        Entry::Created { id: id(byte), pid: u32::from(byte), started: 7, pipes: [1, 2], stdin: None, server }
     }
 
     fn exited(byte: u8) -> Entry {

@@ -4,7 +4,7 @@
 //! daemon:      link ──asks──▶ supervisor    rootfs ──detached mount──▶ (through link)
 //! supervisor:  the parent of everything; journal; clones a child for each container
 //! child:       seals itself and becomes the container's program
-//! logger:      reads every container's output into files
+//! logger:      reads every container's output into files, and hands it on to whoever is attached
 //! ```
 //!
 //! Nothing here knows images, networks or records: a start is a [`wire::StartSpec`] and a mounted root. What a
@@ -14,10 +14,12 @@
 
 mod child;
 pub mod defaults;
+pub mod disk;
 mod journal;
 pub mod link;
 pub mod logger;
 pub mod logs;
+pub mod mounts;
 pub mod rootfs;
 pub mod seccomp;
 pub mod supervisor;

@@ -89,17 +89,67 @@ pub fn mount_overlay(
         return Err(RootfsError::Layers(lowers.len()));
     }
     prepare(lowers[0], dir)?;
-    let layers = lowers.iter().map(|path| mapped(path, userns)).collect::<Result<Vec<_>, _>>()?;
     // upper and work directory must be on one mount: that of the directory above them
     let upper = mapped(dir, userns)?;
+    overlay(lowers, Path::new(&path_of(&upper)), userns, ids)
+}
+
+/// As [`mount_overlay`], with a directory of a file system that is mounted nowhere: `below` its top, which is empty where
+/// it is the container's own.
+///
+/// # Errors
+/// [`RootfsError`]. What was made there stays, for the next try.
+pub fn mount_overlay_on(
+    lowers: &[&Path],
+    disk: OwnedFd,
+    below: &Path,
+    userns: BorrowedFd<'_>,
+    ids: IdRange,
+) -> Result<OwnedFd, RootfsError> {
+    if lowers.is_empty() || lowers.len() > MOST_LAYERS {
+        return Err(RootfsError::Layers(lowers.len()));
+    }
+    // not a clone of the directory: one of a mount that is in no namespace cannot be cloned before Linux 6.15
+    let upper = Path::new(&path_of(&disk)).join(below);
+    prepare(lowers[0], &upper)?;
+    mount::map_ids(disk.as_fd(), userns).map_err(|source| RootfsError::Idmap { path: upper.clone(), source })?;
+    overlay(lowers, &upper, userns, ids)
+}
+
+/// `upper` is below a mount by its descriptor, so that it is short.
+fn overlay(lowers: &[&Path], upper: &Path, userns: BorrowedFd<'_>, ids: IdRange) -> Result<OwnedFd, RootfsError> {
+    let layers = lowers.iter().map(|path| mapped(path, userns)).collect::<Result<Vec<_>, _>>()?;
     let overlay = with_lowers(&layers)?
-        .set("upperdir", &format!("{}/u", path_of(&upper)))?
-        .set("workdir", &format!("{}/w", path_of(&upper)))?
+        .set("upperdir", &upper.join("u").to_string_lossy())?
+        .set("workdir", &upper.join("w").to_string_lossy())?
         .flag("volatile")?;
     // Overlayfs works with the rights of whoever made it. Made by host root it would go read-only without a word: 0 is
     // not mapped on the upper mount, so its first mkdir there gets EOVERFLOW. It is the container's root that makes it.
     let _owner = FileOwner::assume(ids.start, ids.start).map_err(|source| RootfsError::Owner(ids.start, source))?;
     Ok(overlay.mount(Attributes::MOUNT_ATTR_NODEV)?)
+}
+
+/// An image's files as they are on the disk, to be read here: detached, read-only, owned by 0 and so on. Blocks.
+///
+/// # Errors
+/// [`RootfsError`].
+pub fn mount_layers(lowers: &[&Path]) -> Result<OwnedFd, RootfsError> {
+    let clone = |path: &Path| {
+        let text = std::ffi::CString::new(path.as_os_str().as_encoded_bytes());
+        text.map_err(io::Error::from)
+            .and_then(|text| mount::clone_of(CWD, &text))
+            .map_err(|source| RootfsError::Clone { path: path.into(), source })
+    };
+    match lowers {
+        [] => Err(RootfsError::Layers(0)),
+        // an overlay has two layers at least
+        [only] => clone(only),
+        all if all.len() > MOST_LAYERS => Err(RootfsError::Layers(all.len())),
+        all => {
+            let layers = all.iter().map(|path| clone(path)).collect::<Result<Vec<_>, _>>()?;
+            Ok(with_lowers(&layers)?.mount(Attributes::MOUNT_ATTR_RDONLY | Attributes::MOUNT_ATTR_NODEV)?)
+        }
+    }
 }
 
 /// Makes `dir` and what [`mount_overlay`] wants in it, for whoever has something to put into `u/` before it is mounted.

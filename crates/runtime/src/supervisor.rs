@@ -12,13 +12,20 @@
 //! settings  what it is told on its command line
 //! stage     its mount namespace: device nodes, a place for root file systems
 //! server    the loop, and below it: daemons and their requests, containers, roles
+//! namespaces  those of a server with several containers, and how one is cloned into them
 //! container one container's first process, from clone to exit
+//! exec      one more process of a container
+//! starting  a child, of either, on its way to its program
 //! output    what the logger is to be told
+//! input     a container's standard input
 //! role      the logger's and the edge's processes
 //! peer      a socket that is never waited for
 //! ```
 
 mod container;
+mod exec;
+mod input;
+mod namespaces;
 mod output;
 mod peer;
 mod role;
@@ -26,6 +33,7 @@ mod server;
 mod settings;
 pub(crate) mod stage;
 mod start;
+mod starting;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};

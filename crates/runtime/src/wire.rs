@@ -58,7 +58,8 @@ pub enum Request {
     /// Hand on what the container writes from now on: descriptor 0, the writing end of a pipe, gets
     /// [log frames](sampan_model::view::LogFrame) until the container has ended and all was written. A reader that is
     /// slow slows the container down; one that is gone is forgotten. Answered [`Reply::Done`]. May be asked between
-    /// [`Request::Create`] and [`Request::Go`], and then nothing is missed.
+    /// [`Request::Create`] and [`Request::Go`], and then nothing is missed. A pipe that ends before the container has
+    /// says that the logger was killed: asked again, the next one goes on, from then on.
     Follow {
         /// The container.
         id: ContainerId,
@@ -75,8 +76,9 @@ pub enum Request {
         id: ContainerId,
     },
     /// Start one more process in a running container. Descriptors 0, 1 and 2 are its standard input, output and error;
-    /// none with a terminal. Answered [`Reply::Executed`], with the terminal as a descriptor where it has one, when its
-    /// program has been executed, or [`Reply::Failed`]. Its end is an [`Event::ExecExited`].
+    /// none with a terminal. Answered [`Reply::Executed`] when its program has been executed, with its pidfd as a
+    /// descriptor, and its terminal as a second where it has one; or [`Reply::Failed`]. Its end is an
+    /// [`Event::ExecExited`].
     Exec(Box<ExecSpec>),
     /// Let the child go on. Descriptor 0: the root file system, a detached mount; then, in their order, those of
     /// [`StartSpec::mounts`] that are handed over. Answered [`Reply::Started`] when the program has been executed, or
@@ -324,8 +326,6 @@ pub struct StartSpec {
 pub struct ServerSpec {
     /// The server.
     pub id: ContainerId,
-    /// Host name of the uts namespace.
-    pub host_name: String,
     /// What the ids inside are on the host.
     pub ids: IdRange,
 }

@@ -19,7 +19,7 @@ use crate::supervisor::stage;
 use crate::wire::{CgroupMounts, Failure};
 
 const NO_SET_ID: Attributes = Attributes::MOUNT_ATTR_NOSUID;
-const PLAIN: Attributes = NO_SET_ID.union(Attributes::MOUNT_ATTR_NODEV).union(Attributes::MOUNT_ATTR_NOEXEC);
+pub(super) const PLAIN: Attributes = NO_SET_ID.union(Attributes::MOUNT_ATTR_NODEV).union(Attributes::MOUNT_ATTR_NOEXEC);
 const READ_ONLY: Attributes = PLAIN.union(Attributes::MOUNT_ATTR_RDONLY);
 
 /// Made, and mounted nowhere yet.

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::thread::JoinHandle;
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
+use sampan_model::view::LogFrame;
 
 use super::*;
 use crate::logs::{self, Entry, Reader};
@@ -34,7 +34,7 @@ impl Running {
 
     fn open(&self, byte: u8) -> Output {
         let output = Output { id: id(byte), ends: [pipe(), pipe()] };
-        self.send(&Order::Open { id: id(byte) }, &output.ends.each_ref().map(|(read, _)| read.as_fd()));
+        self.send(&Order::Open { id: id(byte), followers: 0 }, &output.ends.each_ref().map(|(read, _)| read.as_fd()));
         output
     }
 
@@ -56,6 +56,35 @@ impl Running {
     fn path(&self) -> &Path {
         self.dir.path()
     }
+}
+
+impl Running {
+    fn follow(&self, output: &Output) -> OwnedFd {
+        let (read, write) = pipe();
+        self.send(&Order::Follow { id: output.id.clone() }, &[write.as_fd()]);
+        read
+    }
+}
+
+/// All that a follower is told, by stream, until its end.
+fn followed(pipe: &OwnedFd) -> [Vec<u8>; 2] {
+    let mut told = [Vec::new(), Vec::new()];
+    let read = |length: usize| -> Option<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        let mut at = 0;
+        while at < length {
+            match rustix::io::read(pipe, &mut bytes[at..]).unwrap() {
+                0 => return None,
+                count => at += count,
+            }
+        }
+        Some(bytes)
+    };
+    while let Some(head) = read(LogFrame::HEAD) {
+        let frame = LogFrame::decode(head.try_into().unwrap()).unwrap();
+        told[usize::from(frame.stream) - 1].extend(read(frame.length as usize).unwrap());
+    }
+    told
 }
 
 struct Output {
@@ -203,7 +232,10 @@ fn nothing_is_lost_over_a_change_of_loggers() {
     });
     wait_for(first.path(), &output.id, 1000);
     let second = Running::start_in(first.stop());
-    second.send(&Order::Open { id: output.id.clone() }, &output.ends.each_ref().map(|(read, _)| read.as_fd()));
+    second.send(
+        &Order::Open { id: output.id.clone(), followers: 0 },
+        &output.ends.each_ref().map(|(read, _)| read.as_fd()),
+    );
     writer.join().unwrap();
     second.end(&output);
     let mut reader = Reader::open(second.path(), &output.id, None).unwrap();
@@ -252,6 +284,70 @@ fn a_flood_starves_nobody_and_has_its_limit() {
     assert!(size > logs::ROTATED_AT && size <= 2 * logs::ROTATED_AT, "{size}");
     logger.stop();
 }
+
+#[test]
+fn followers_get_the_bytes_as_they_are_and_the_end() {
+    let logger = Running::start();
+    let output = logger.open(1);
+    output.out(b"before");
+    wait_for(logger.path(), &output.id, 1);
+    let followers = [logger.follow(&output), logger.follow(&output)];
+    output.out(b"no line's end");
+    output.error(b"\0\xff\n");
+    logger.end(&output);
+    for follower in followers {
+        assert_eq!(followed(&follower), [&b"no line's end"[..], b"\0\xff\n"]);
+    }
+    assert_eq!(followed(&logger.follow(&output)), [b"", b""], "of one that is over there is nothing but the end");
+    logger.stop();
+}
+
+#[test]
+fn one_that_is_behind_holds_its_container_and_loses_nothing() {
+    let logger = Running::start();
+    let (output, other) = (logger.open(1), logger.open(2));
+    let follower = logger.follow(&output);
+    let writer = std::thread::spawn({
+        let end = output.ends[0].1.try_clone().unwrap();
+        move || (0..100_000).for_each(|number| write(&end, format!("line {number}\n").as_bytes()))
+    });
+    // until the pipes are full: nobody reads then
+    let waiting = || rustix::io::ioctl_fionread(&output.ends[0].0).unwrap();
+    while waiting() < 60_000 {
+        std::thread::yield_now();
+    }
+    other.out(b"goes on\n");
+    wait_for(logger.path(), &other.id, 1);
+    assert!(!writer.is_finished());
+    let reader = std::thread::spawn(move || followed(&follower));
+    writer.join().unwrap();
+    logger.end(&output);
+    let expected: String = (0..100_000).map(|number| format!("line {number}\n")).collect();
+    assert!(reader.join().unwrap() == [expected.into_bytes(), Vec::new()]);
+    logger.stop();
+}
+
+#[test]
+fn one_that_is_behind_at_the_end_gets_the_rest() {
+    let logger = Running::start();
+    let output = logger.open(1);
+    let (follower, gone) = (logger.follow(&output), logger.follow(&output));
+    let piece = [&[b'x'; 1023][..], b"\n"].concat();
+    let mut written = 0;
+    let is_full = || poll(&mut [PollFd::new(&output.ends[0].1, PollFlags::OUT)], Some(&WHILE)) == Ok(0);
+    while !is_full() {
+        output.out(&piece);
+        written += piece.len();
+    }
+    logger.end(&output);
+    drop(gone);
+    let [out, _] = followed(&follower);
+    assert_eq!(out.len(), written);
+    logger.stop();
+}
+
+/// Longer than the logger takes to read what there is.
+const WHILE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 #[test]
 fn an_unknown_end_is_answered_and_an_open_twice_goes_on() {

@@ -48,6 +48,8 @@ pub struct Reader {
     taken: usize,
     /// Within an entry that is too long to be one: to be skipped up to its newline.
     skipping: bool,
+    /// How many bytes are to be read yet, where the log is not read for ever.
+    left: Option<u64>,
     watch: Option<Watch>,
 }
 
@@ -79,6 +81,7 @@ impl Reader {
             buffer: Vec::new(),
             taken: 0,
             skipping: false,
+            left: None,
             watch: None,
         };
         if let Some(lines) = tail {
@@ -103,6 +106,29 @@ impl Reader {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// Ends the log where it ends at this moment: one that floods is written faster than it is read.
+    ///
+    /// # Errors
+    /// When a file cannot be looked at.
+    pub fn end_here(&mut self) -> io::Result<()> {
+        let mut left = 0;
+        let mut is_past = self.current.is_none();
+        for name in [&self.rotated, &self.live] {
+            let Some((file, inode)) = open_file(&self.directory, name)? else { continue };
+            let length = file.metadata()?.len();
+            match &self.current {
+                Some(current) if current.inode == inode => {
+                    is_past = true;
+                    left += length.saturating_sub((&current.file).stream_position()?);
+                }
+                _ if is_past => left += length,
+                _ => {}
+            }
+        }
+        self.left = Some(left);
         Ok(())
     }
 
@@ -138,12 +164,18 @@ impl Reader {
             self.skipping = true;
         }
         let before = self.buffer.len();
-        (&mut current.file).take(READ as u64).read_to_end(&mut self.buffer)?;
-        Ok(self.buffer.len() - before)
+        let most = self.left.map_or(READ as u64, |left| left.min(READ as u64));
+        (&mut current.file).take(most).read_to_end(&mut self.buffer)?;
+        let read = self.buffer.len() - before;
+        self.left = self.left.map(|left| left - read as u64);
+        Ok(read)
     }
 
     /// At the end of the current file: go to the one after it. Returns whether there may be more to read.
     fn advance(&mut self) -> io::Result<bool> {
+        if self.left == Some(0) {
+            return Ok(false);
+        }
         for _ in 0..TRIES {
             let live = open_file(&self.directory, &self.live)?;
             let rotated = self.inode_of_rotated()?;

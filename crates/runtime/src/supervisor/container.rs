@@ -7,16 +7,18 @@
 //! ```
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
 use sampan_sys::clone::clone;
 use sampan_sys::{frame, pidfd};
 
-use super::output::Pipes;
+use super::input::Input;
+use super::namespaces::{self, ServerNamespaces};
+use super::output::{Output, Pipes};
 use super::role::KILL;
+use super::starting::{Asked, Starting};
 use crate::child::{self, Ends, NAMESPACES};
 use crate::wire::{Failure, Phase, StartSpec};
 
@@ -27,8 +29,12 @@ pub(crate) struct Container {
     /// Its first process, until it has ended.
     pub pidfd: Option<OwnedFd>,
     pub phase: Phase,
-    /// Its output, until it has ended.
-    pub pipes: Option<Pipes>,
+    /// Its output, until it has ended; a terminal from when its program was executed.
+    pub output: Option<Output>,
+    /// Its standard input where it is a pipe, until that was all, or it has ended.
+    pub stdin: Option<Input>,
+    /// Those who want its output as well and could not be handed to the logger yet.
+    pub followers: Vec<OwnedFd>,
     /// While it is not known whether its program was executed.
     pub starting: Option<Starting>,
     /// Why it could not be started, until the daemon asks.
@@ -37,28 +43,8 @@ pub(crate) struct Container {
     pub forgotten: bool,
 }
 
-/// A child that is being sealed.
-#[derive(Debug)]
-pub(crate) struct Starting {
-    socket: OwnedFd,
-    /// It has said that it is about to execute its program.
-    executing: bool,
-    failure: Option<Failure>,
-    /// Who asked for it to go on.
-    pub asked: Option<Asked>,
-}
-
-/// A request that is answered later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked {
-    /// The peer's token.
-    pub by: u64,
-    /// The request's number.
-    pub number: u64,
-}
-
 /// The cgroup of version 2 that is among those to join: the child is cloned into it.
-fn unified(cgroup_files: &[String]) -> Result<Option<OwnedFd>, Failure> {
+pub(super) fn unified(cgroup_files: &[String]) -> Result<Option<OwnedFd>, Failure> {
     let Some(file) = cgroup_files.iter().find(|file| child::is_unified(file)) else { return Ok(None) };
     let directory = Path::new(file).parent().unwrap_or(Path::new("/"));
     let opened = File::open(directory).map_err(|error| Failure::at(format!("join cgroup {file}"), &error))?;
@@ -76,28 +62,30 @@ pub(crate) struct Made {
 
 impl Container {
     /// Makes the child and lets it come as far as it gets without its root file system.
-    pub fn make(spec: &StartSpec, null: BorrowedFd<'_>) -> Result<Made, Failure> {
+    pub fn make(spec: &StartSpec, server: Option<&ServerNamespaces>, null: BorrowedFd<'_>) -> Result<Made, Failure> {
         let at = |step: &'static str| move |error: io::Error| Failure::at(step, &error);
         let (uid, gid) = (spec.ids.start.saturating_add(spec.uid), spec.ids.start.saturating_add(spec.gid));
-        let (pipes, [stdout, stderr]) = Pipes::make(uid, gid).map_err(at("make pipes"))?;
+        let Streams { output, stdin, theirs: streams } = Streams::make(spec, uid, gid).map_err(at("make pipes"))?;
         let (socket, theirs) = frame::pair().map_err(at("make a socket"))?;
-        let ends = Ends { socket: theirs.as_fd(), stdin: null, stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+        let streams = streams.as_ref().map(|(stdin, [stdout, stderr])| {
+            [stdin.as_ref().map_or(null, |stdin| stdin.as_fd()), stdout.as_fd(), stderr.as_fd()]
+        });
+        let ends = Ends { socket: theirs.as_fd(), streams };
         let unified = unified(&spec.cgroup_files)?;
         let into = unified.as_ref().map(|directory| directory.as_fd());
-        let cloned = clone(NAMESPACES, into, &ends.all(), || child::run(spec, &ends)).map_err(at("clone"))?;
+        let run = || child::run(spec, &ends);
+        let cloned = match server {
+            None => clone(NAMESPACES, into, &ends.all(), run).map_err(at("clone"))?,
+            Some(server) => server.clone(into, &ends.all(), run).map_err(at("clone into its server's namespaces"))?,
+        };
         drop(theirs);
 
         let pid = cloned.pid.as_raw_nonzero().get().cast_unsigned();
         let prepare = || -> Result<_, Failure> {
-            let map = format!("0 {} {}", spec.ids.start, spec.ids.length);
-            for name in ["uid_map", "gid_map"] {
-                File::options()
-                    .write(true)
-                    .open(format!("/proc/{pid}/{name}"))
-                    .and_then(|mut file| file.write_all(map.as_bytes()))
-                    .map_err(|error| Failure::at(format!("write its {name} ({map})"), &error))?;
+            if server.is_none() {
+                namespaces::write_maps(pid, spec.ids)?;
             }
-            let namespaces = (namespace(pid, "user")?, namespace(pid, "net")?);
+            let namespaces = (namespaces::of(pid, "user")?, namespaces::of(pid, "net")?);
             frame::send(socket.as_fd(), child::MAPPED, &[]).map_err(at("speak to the child"))?;
             Ok(namespaces)
         };
@@ -106,12 +94,14 @@ impl Container {
             rustix::io::ioctl_fionbio(&socket, true).map_err(|errno| at("prepare its socket")(errno.into()))?;
             Ok((namespaces, ticks))
         });
-        let starting = Starting { socket, executing: false, failure: None, asked: None };
+        let starting = Starting::new(socket, None);
         let container = Self {
             pid,
             pidfd: Some(cloned.pidfd),
             phase: Phase::Waiting,
-            pipes: Some(pipes),
+            output,
+            stdin,
+            followers: Vec::new(),
             starting: Some(starting),
             failure: None,
             forgotten: false,
@@ -128,8 +118,8 @@ impl Container {
         }
     }
 
-    /// Hands the child its root file system, and lets it go on.
-    pub fn go(&mut self, root: BorrowedFd<'_>, asked: Asked) -> Result<(), Failure> {
+    /// Hands the child its root file system and what is mounted in it, and lets it go on.
+    pub fn go(&mut self, mounts: &[OwnedFd], asked: Asked) -> Result<(), Failure> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
@@ -137,7 +127,8 @@ impl Container {
             Some(starting) if starting.asked.is_none() => {
                 starting.asked = Some(asked);
                 // a child that has gone says why on its socket, which is heard in its turn
-                let _ = frame::send(starting.socket.as_fd(), child::GO, &[root]);
+                let mounts: Vec<BorrowedFd<'_>> = mounts.iter().map(|mount| mount.as_fd()).collect();
+                let _ = frame::send(starting.socket(), child::GO, &mounts);
                 Ok(())
             }
             _ => Err(Failure::because("go on", "the container does not wait to be started")),
@@ -146,28 +137,30 @@ impl Container {
 
     /// Its child's socket, while it starts.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.starting.as_ref().map(|starting| starting.socket.as_fd())
+        self.starting.as_ref().map(Starting::socket)
     }
 
     /// Hears the child out, as far as it has spoken. Once its socket is closed: who had asked, and whether its program
     /// was executed.
     pub fn hear(&mut self) -> Option<(Option<Asked>, Result<(), Failure>)> {
         let starting = self.starting.as_mut()?;
-        loop {
-            match frame::receive(starting.socket.as_fd()) {
-                Ok(Some(frame)) if frame.body == child::EXECUTING => starting.executing = true,
-                Ok(Some(frame)) => starting.failure = serde_json::from_slice(&frame.body).ok(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                Ok(None) | Err(_) => break,
+        let result = starting.hear()?;
+        let asked = starting.asked;
+        self.starting = None;
+        let result = result.map(|terminal| {
+            if let Ok([master, slave]) = <[OwnedFd; 2]>::try_from(terminal) {
+                self.output = Some(Output::Terminal { master, _slave: slave });
             }
+        });
+        Some((asked, result))
+    }
+
+    /// What is written to by whoever speaks to it: its terminal, or its standard input.
+    pub fn input(&self) -> Option<BorrowedFd<'_>> {
+        match &self.output {
+            Some(Output::Terminal { master, .. }) => Some(master.as_fd()),
+            _ => self.stdin.as_ref().map(Input::end),
         }
-        let starting = self.starting.take()?;
-        let result = match starting.failure {
-            Some(failure) => Err(failure),
-            None if starting.executing => Ok(()),
-            None => Err(Failure::because("start", "its process was killed before its program was executed")),
-        };
-        Some((starting.asked, result))
     }
 
     /// Its first process.
@@ -193,15 +186,30 @@ impl Container {
     }
 
     fn last_words(self) -> Option<Failure> {
-        let starting = self.starting?;
-        rustix::io::ioctl_fionbio(&starting.socket, true).ok()?;
-        frame::receive(starting.socket.as_fd()).ok()?.and_then(|frame| serde_json::from_slice(&frame.body).ok())
+        self.starting?.last_words()
     }
 }
 
-fn namespace(pid: u32, name: &str) -> Result<OwnedFd, Failure> {
-    rustix::fs::open(format!("/proc/{pid}/ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| Failure::at(format!("open its {name} namespace"), &errno.into()))
+/// A container's standard input and output as they begin: none, where it is to have a terminal.
+struct Streams {
+    output: Option<Output>,
+    stdin: Option<Input>,
+    /// The container's ends: what it reads, where that is not empty, and what it writes to.
+    theirs: Option<(Option<OwnedFd>, [OwnedFd; 2])>,
+}
+
+impl Streams {
+    fn make(spec: &StartSpec, uid: u32, gid: u32) -> io::Result<Self> {
+        if spec.terminal.is_some() {
+            return Ok(Self { output: None, stdin: None, theirs: None });
+        }
+        let (pipes, written) = Pipes::make(uid, gid)?;
+        let (stdin, read) = match spec.stdin {
+            true => Input::make(uid, gid).map(|(stdin, read)| (Some(stdin), Some(read)))?,
+            false => (None, None),
+        };
+        Ok(Self { output: Some(Output::Pipes(pipes)), stdin, theirs: Some((read, written)) })
+    }
 }
 
 /// Field 22 of `/proc/PID/stat` (proc_pid_stat(5)). The second field is the program's name and may hold anything.

@@ -12,6 +12,38 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use sampan_model::ContainerId;
 use serde::{Deserialize, Serialize};
 
+/// What a container writes to.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Standard output and standard error.
+    Pipes(Pipes),
+    /// Its terminal.
+    Terminal {
+        /// What is read, and written to.
+        master: OwnedFd,
+        /// The other end: held, so that the terminal does not hang up while nobody inside has it open.
+        _slave: OwnedFd,
+    },
+}
+
+impl Output {
+    /// What tells a container's pipes from all others; a terminal cannot be found again.
+    pub fn inodes(&self) -> io::Result<[u64; 2]> {
+        match self {
+            Self::Pipes(pipes) => pipes.inodes(),
+            Self::Terminal { .. } => Ok([0, 0]),
+        }
+    }
+
+    /// For the logger.
+    pub fn ends(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Pipes(pipes) => pipes.ends().into(),
+            Self::Terminal { master, .. } => vec![master.as_fd()],
+        }
+    }
+}
+
 /// Both pipes of one container's output: standard output and standard error.
 #[derive(Debug)]
 pub(crate) struct Pipes([OwnedFd; 2]);
@@ -30,7 +62,9 @@ impl Pipes {
 
     /// The pipes of a running process that nobody else holds any more, where its output still are those of these inodes.
     pub fn of_process(pid: u32, inodes: [u64; 2]) -> Option<Self> {
-        let open = |number: u32, inode| open_pipe(&format!("/proc/{pid}/fd/{number}"), inode).ok().flatten();
+        let open = |number: u32, inode| {
+            open_pipe(&format!("/proc/{pid}/fd/{number}"), inode, OFlags::RDWR | OFlags::NONBLOCK).ok().flatten()
+        };
         Some(Self([open(1, inodes[0])?, open(2, inodes[1])?]))
     }
 
@@ -49,12 +83,12 @@ fn pipe(uid: u32, gid: u32) -> io::Result<(OwnedFd, OwnedFd)> {
     let (end, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::fs::fchown(&end, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     // two opens, as "do not block" belongs to an open file and only the logger's must not
-    Ok((reopen(&end, OFlags::NONBLOCK)?, reopen(&end, OFlags::empty())?))
+    Ok((reopen(&end, OFlags::RDWR | OFlags::NONBLOCK)?, reopen(&end, OFlags::RDWR)?))
 }
 
 /// The pipe of this inode, where that is what the path leads to. Opened only once it is known to be: a container may
 /// have put anything there, and opening is what a terminal or a device of its choice would act upon.
-fn open_pipe(path: &str, inode: u64) -> io::Result<Option<OwnedFd>> {
+pub(super) fn open_pipe(path: &str, inode: u64, flags: OFlags) -> io::Result<Option<OwnedFd>> {
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let stat = rustix::fs::fstat(&found)?;
     // inode numbers are those of a file system: a FIFO on a disk is none of the kernel's own pipes
@@ -62,20 +96,23 @@ fn open_pipe(path: &str, inode: u64) -> io::Result<Option<OwnedFd>> {
     let is_it = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
         && stat.st_dev == rustix::fs::fstat(&any_pipe)?.st_dev
         && stat.st_ino == inode;
-    if is_it { reopen(&found, OFlags::NONBLOCK).map(Some) } else { Ok(None) }
+    if is_it { reopen(&found, flags).map(Some) } else { Ok(None) }
 }
 
 fn reopen(fd: &OwnedFd, flags: OFlags) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    Ok(rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | flags, Mode::empty())?)
+    Ok(rustix::fs::open(path, OFlags::NOCTTY | OFlags::CLOEXEC | flags, Mode::empty())?)
 }
 
 /// To the logger.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum ToLogger<'id> {
-    /// A container's output is to be read: beside it the two pipes.
-    Open { id: &'id ContainerId },
+    /// A container's output is to be read: beside it the two pipes, or its terminal, and the pipes of those who follow it
+    /// from its first byte on.
+    Open { id: &'id ContainerId, followers: usize },
+    /// It is to be handed on as well: beside it a pipe's writing end.
+    Follow { id: &'id ContainerId },
     /// Nobody writes any more: all that is in the pipes, and then no more.
     End { id: &'id ContainerId },
 }
@@ -89,8 +126,13 @@ pub(crate) enum FromLogger {
 }
 
 /// The frame that has a container's output read.
-pub(crate) fn open_frame(id: &ContainerId) -> Vec<u8> {
-    to_json(&ToLogger::Open { id })
+pub(crate) fn open_frame(id: &ContainerId, followers: usize) -> Vec<u8> {
+    to_json(&ToLogger::Open { id, followers })
+}
+
+/// The frame that has it handed on.
+pub(crate) fn follow_frame(id: &ContainerId) -> Vec<u8> {
+    to_json(&ToLogger::Follow { id })
 }
 
 /// The frame that ends it.
@@ -103,14 +145,14 @@ pub(crate) fn to_json(message: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(message).expect("texts and numbers are always JSON")
 }
 
-/// Pipes that nobody writes to any more, and that the logger is emptying.
+/// Outputs that nobody writes to any more, and that the logger is emptying.
 #[derive(Debug, Default)]
-pub(crate) struct Draining(VecDeque<(ContainerId, Pipes)>);
+pub(crate) struct Draining(VecDeque<(ContainerId, Output)>);
 
 impl Draining {
     /// The container ended.
-    pub fn add(&mut self, id: ContainerId, pipes: Pipes) {
-        self.0.push_back((id, pipes));
+    pub fn add(&mut self, id: ContainerId, output: Output) {
+        self.0.push_back((id, output));
     }
 
     /// The logger has all of the oldest ones of this container.
@@ -120,13 +162,18 @@ impl Draining {
         }
     }
 
+    /// Whether there is one of this container.
+    pub fn has(&self, id: &ContainerId) -> bool {
+        self.0.iter().any(|(of, _)| of == id)
+    }
+
     /// Whether all that was ever written is in files.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// All, the oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &(ContainerId, Pipes)> {
+    pub fn iter(&self) -> impl Iterator<Item = &(ContainerId, Output)> {
         self.0.iter()
     }
 }
@@ -168,7 +215,8 @@ mod tests {
             ("a file", &file, 0, false),
         ] {
             let inode = rustix::fs::fstat(fd).unwrap().st_ino + off;
-            let opened = open_pipe(&format!("/proc/self/fd/{}", fd.as_raw_fd()), inode).unwrap();
+            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            let opened = open_pipe(&path, inode, OFlags::RDWR | OFlags::NONBLOCK).unwrap();
             assert_eq!(opened.is_some(), expected, "{what}");
         }
     }
@@ -177,7 +225,8 @@ mod tests {
     fn the_logger_is_told_in_json() {
         let id = ContainerId::from_bytes([0xab; 32]);
         let text = |frame: Vec<u8>| String::from_utf8(frame).unwrap();
-        assert_eq!(text(open_frame(&id)), format!(r#"{{"open":{{"id":"{id}"}}}}"#));
+        assert_eq!(text(open_frame(&id, 1)), format!(r#"{{"open":{{"id":"{id}","followers":1}}}}"#));
+        assert_eq!(text(follow_frame(&id)), format!(r#"{{"follow":{{"id":"{id}"}}}}"#));
         assert_eq!(text(end_frame(&id)), format!(r#"{{"end":{{"id":"{id}"}}}}"#));
         let FromLogger::Logged { id: of } = serde_json::from_str(&format!(r#"{{"logged":{{"id":"{id}"}}}}"#)).unwrap();
         assert_eq!(of, id);

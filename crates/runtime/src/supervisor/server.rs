@@ -3,6 +3,8 @@
 mod containers;
 mod daemon;
 mod roles;
+mod servers;
+mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -16,11 +18,14 @@ use rustix::process::Signal;
 use sampan_model::ContainerId;
 use sampan_sys::signal::SignalEvents;
 
-use super::container::{Asked, Container};
+use super::container::Container;
+use super::exec::Exec;
+use super::namespaces::ServerNamespaces;
 use super::output::Draining;
 use super::peer::Peer;
 use super::role::Role;
 use super::settings::Settings;
+use super::starting::Asked;
 use crate::journal::Journal;
 
 /// How long the logger has to write the last bytes when everything ends.
@@ -70,6 +75,8 @@ pub(super) struct Server {
     journal: Journal,
     containers: BTreeMap<ContainerId, Container>,
     by_pid: BTreeMap<u32, ContainerId>,
+    execs: BTreeMap<u32, Exec>,
+    servers: BTreeMap<ContainerId, ServerNamespaces>,
     draining: Draining,
     /// Orphans that have ended, and when to stop waiting for their exit codes.
     ended_orphans: BTreeMap<u32, Instant>,
@@ -100,6 +107,8 @@ impl Server {
             journal,
             containers: BTreeMap::new(),
             by_pid: BTreeMap::new(),
+            execs: BTreeMap::new(),
+            servers: BTreeMap::new(),
             draining: Draining::default(),
             ended_orphans: BTreeMap::new(),
             daemon: None,
@@ -140,6 +149,7 @@ impl Server {
                 self.dispatch(event.data.u64(), event.flags);
             }
             self.give_up_on_orphans();
+            self.give_up_on_execs();
             if self.stopping.is_some_and(|(asked, deadline)| self.has_stopped(asked, deadline)) {
                 return Ok(());
             }
@@ -154,8 +164,10 @@ impl Server {
             token if token >= PEER => self.hear_peer(token, flags),
             token if token >= ORPHAN => self.orphan_ended((token - ORPHAN) as u32, flags),
             token => {
-                if let Some(id) = self.by_pid.get(&((token - CHILD) as u32)).cloned() {
-                    self.hear_child(&id);
+                let pid = (token - CHILD) as u32;
+                match self.by_pid.get(&pid).cloned() {
+                    Some(id) => self.hear_child(&id),
+                    None => self.hear_exec(pid),
                 }
             }
         }
@@ -164,6 +176,6 @@ impl Server {
     fn next_due(&self) -> Option<Instant> {
         let orphans = self.ended_orphans.values().copied();
         let stopping = self.stopping.map(|(_, deadline)| deadline);
-        [self.logger.due(), self.edge.due(), stopping].into_iter().flatten().chain(orphans).min()
+        [self.logger.due(), self.edge.due(), stopping, self.next_exec_due()].into_iter().flatten().chain(orphans).min()
     }
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use sampan_model::{ContainerId, IdRange};
-use sampan_runtime::cgroup::{Cgroups, Group, Limits, Mounts, ServerGroup};
+use sampan_runtime::cgroup::{Cgroups, ContainerGroup, Group, Limits, Mounts};
 use sampan_runtime::link::{Link, LinkError};
 use sampan_runtime::supervisor::{self, SupervisorConfig};
 use sampan_runtime::wire::{CgroupMounts, Ended, Event, Failure, Reply, Request, StartSpec, Welcome};
@@ -146,10 +146,11 @@ impl<'layer> Machine<'layer> {
         }
     }
 
-    /// A cgroup for the container.
-    pub fn join(&self, spec: &mut StartSpec) -> ServerGroup {
+    /// A cgroup for the container, on a server of its own.
+    pub fn join(&self, spec: &mut StartSpec) -> ContainerGroup {
         let limits = Limits { cpu_milli: 1000, memory_bytes: 256 << 20, pids: 64 };
-        let group = self.group.create_server(spec.id.short(), "container", &limits).expect("a cgroup");
+        let server = self.group.create_server(spec.id.short(), &limits).expect("a cgroup");
+        let group = server.create_container("container", &limits).expect("a cgroup");
         spec.cgroup_files = group.files().iter().map(|file| file.display().to_string()).collect();
         spec.cgroup_mounts = match group.mounts() {
             Mounts::V2 => CgroupMounts::V2,
@@ -255,7 +256,7 @@ impl Drop for Machine<'_> {
             let _ = rustix::event::poll(&mut poll, None);
         }
         for server in self.group.servers().expect("servers") {
-            self.group.server(&server, "container").expect("a cgroup").remove().expect("the cgroup is empty");
+            self.group.server(&server).expect("a cgroup").remove().expect("the cgroup is empty");
         }
         self.group.remove().expect("the cgroups are empty");
     }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     for word in args {
@@ -65,6 +65,16 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
                 }
                 "flooded".into()
             }
+            "cat" => {
+                let copied = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::stdout().lock());
+                copied.map_or_else(text, |count| count.to_string())
+            }
+            "line" => {
+                let mut line = String::new();
+                std::io::stdin().read_line(&mut line).map_or_else(text, |_| line.trim_end().to_owned())
+            }
+            "tty" => rustix::termios::tcgetwinsize(std::io::stdin())
+                .map_or_else(text, |size| format!("{} {}", size.ws_row, size.ws_col)),
             "stderr" => {
                 eprintln!("{of}");
                 "ok".into()
@@ -72,6 +82,35 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             "fork" => {
                 // a child that outlives its parent, unless the namespace takes it along
                 std::process::Command::new("/probe").args(["inside", "wait"]).spawn().map_or_else(text, |_| "ok".into())
+            }
+            "orphans" => {
+                // each child leaves one that ends after it, whom nobody but the first process waits for
+                let count = of.parse::<usize>().expect("a number");
+                let run = |_| {
+                    std::process::Command::new("/probe")
+                        .args(["inside", "orphan"])
+                        .stdout(Stdio::null())
+                        .status()
+                        .map(drop)
+                };
+                (0..count).try_for_each(run).map_or_else(text, |()| "ok".into())
+            }
+            "orphan" => std::process::Command::new("/probe")
+                .args(["inside", "exit=0"])
+                .spawn()
+                .map_or_else(text, |_| "ok".into()),
+            "zombies" => {
+                // those that have just ended are reaped in a moment, or never
+                let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+                let zombies = || {
+                    let stats =
+                        std::fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path().join("stat"));
+                    stats.filter(|stat| std::fs::read_to_string(stat).is_ok_and(|text| text.contains(") Z "))).count()
+                };
+                while zombies() > 0 && std::time::Instant::now() < until {
+                    std::thread::yield_now();
+                }
+                zombies().to_string()
             }
             _ => panic!("unknown word {word}"),
         };

@@ -7,7 +7,10 @@ use std::time::Instant;
 use crate::harness::{Layer, Machine};
 
 mod lifecycle;
+mod mounts;
 mod sealed;
+mod servers;
+mod streams;
 
 type Test = (&'static str, fn(&Layer));
 
@@ -25,7 +28,14 @@ pub fn run(filter: Option<&str>) -> ExitCode {
     let layer = Layer::make();
     let filter = filter.filter(|filter| !filter.starts_with('-')).unwrap_or("");
     let mut failed = 0;
-    for (name, test) in sealed::TESTS.iter().chain(lifecycle::TESTS).filter(|(name, _)| name.contains(filter)) {
+    for (name, test) in sealed::TESTS
+        .iter()
+        .chain(lifecycle::TESTS)
+        .chain(mounts::TESTS)
+        .chain(servers::TESTS)
+        .chain(streams::TESTS)
+        .filter(|(name, _)| name.contains(filter))
+    {
         let since = Instant::now();
         let passed = std::panic::catch_unwind(AssertUnwindSafe(|| test(&layer))).is_ok();
         println!("test {name} ... {} ({:?})", if passed { "ok" } else { "FAILED" }, since.elapsed());

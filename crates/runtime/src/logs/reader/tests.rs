@@ -173,3 +173,21 @@ fn waiting() {
     rustix::io::write(&stop, &1u64.to_ne_bytes()).unwrap();
     while reader.wait(stop.as_fd(), long).unwrap() != Woken::Stopped {}
 }
+
+#[test]
+fn what_comes_after_the_end_that_was_meant_is_not_read() {
+    for tail in [None, Some(2)] {
+        let log = Log::new();
+        log.write(&["1", "2"]);
+        log.rotate();
+        log.write(&["3"]);
+        let mut reader = log.open(tail);
+        reader.end_here().unwrap();
+        log.write(&["4"]);
+        let expected: &[&str] = if tail.is_none() { &["1", "2", "3"] } else { &["2", "3"] };
+        assert_eq!(rest(&mut reader), expected, "{tail:?}");
+        log.rotate();
+        log.write(&["5"]);
+        assert_eq!(rest(&mut reader), Vec::<String>::new(), "{tail:?}");
+    }
+}

@@ -15,8 +15,9 @@ use super::roles::tell_role;
 use super::{CHILD, ORPHAN, Server};
 use crate::journal::{Entry, Known};
 use crate::supervisor::container::{Container, Made, started_ticks};
+use crate::supervisor::input::Input;
 use crate::supervisor::note;
-use crate::supervisor::output::{self, Pipes};
+use crate::supervisor::output::{self, Output, Pipes};
 use crate::wire::{Ended, Event, Failure, Phase, Reply, StartSpec};
 
 /// How long an orphan that has ended may wait for its new parent to reap it before its exit code is given up.
@@ -39,52 +40,67 @@ impl Server {
             return Err(Failure::because(what, "its process of before has not ended"));
         }
         let at = |error: io::Error| Failure::at("hold the child", &error);
+        let server = match &spec.server {
+            None => None,
+            Some(server) => Some(self.servers.get(server).ok_or_else(|| {
+                Failure::because(format!("find server {}", server.short()), "its namespaces are not there")
+            })?),
+        };
         let Made { mut container, user_namespace, network_namespace, started_ticks } =
-            Container::make(spec, self.held.null.as_fd())?;
+            Container::make(spec, server, self.held.null.as_fd())?;
         let pid = container.pid;
         let hold = || -> io::Result<_> {
             if let Some(socket) = container.socket() {
                 epoll::add(&self.events, socket, EventData::new_u64(CHILD + u64::from(pid)), EventFlags::IN)?;
             }
-            let inodes = container.pipes.as_ref().map_or(Ok([0, 0]), Pipes::inodes)?;
-            Ok((container.pidfd()?.try_clone_to_owned()?, inodes))
+            let inodes = container.output.as_ref().map_or(Ok([0, 0]), Output::inodes)?;
+            let stdin = container.stdin.as_ref().map(Input::inode).transpose()?;
+            Ok((container.pidfd()?.try_clone_to_owned()?, inodes, stdin))
         };
-        let (pidfd, pipes) = hold().map_err(|error| {
+        let (pidfd, pipes, stdin) = hold().map_err(|error| {
             container.kill();
             at(error)
         })?;
         container.phase = Phase::Waiting;
         self.by_pid.insert(pid, id.clone());
-        self.write(Entry::Created { id: id.clone(), pid, started: started_ticks, pipes });
-        if let Some(pipes) = &container.pipes {
-            tell_role(&mut self.logger, &self.events, output::open_frame(id), &pipes.ends());
-        }
+        let server = spec.server.clone();
+        self.write(Entry::Created { id: id.clone(), pid, started: started_ticks, pipes, stdin, server });
         self.containers.insert(id.clone(), container);
+        self.open_output(id);
         Ok(Answer::Now(Reply::Created { pid }, vec![pidfd, user_namespace, network_namespace]))
     }
 
     /// Of a supervisor that was killed.
     pub(super) fn adopt(&mut self, id: ContainerId, known: Known) {
-        let Known { pid, started_ticks: ticks, pipes, started, ended } = known;
+        let Known { pid, started_ticks: ticks, pipes, stdin, server, started, ended } = known;
         // the pidfd first: it then is of the process whose start time is read, or of one that has ended
         let alive = pidfd::open(pid).ok().filter(|_| ended.is_none() && started_ticks(pid).is_ok_and(|of| of == ticks));
         let pidfd = alive.filter(|pidfd| {
             let token = EventData::new_u64(ORPHAN + u64::from(pid));
             epoll::add(&self.events, pidfd, token, EventFlags::IN).is_ok()
         });
-        let (phase, pipes) = if pidfd.is_some() {
+        if let (Some(pidfd), Some(server)) = (&pidfd, &server) {
+            self.adopt_server(server, (pid, pidfd.as_fd()));
+        }
+        let (phase, output, stdin) = if pidfd.is_some() {
             self.by_pid.insert(pid, id.clone());
             // one that waited for its start has lost whom it waited for, and is ending
-            (started.map_or(Phase::Waiting, |at| Phase::Running { at }), Pipes::of_process(pid, pipes))
+            (
+                started.map_or(Phase::Waiting, |at| Phase::Running { at }),
+                Pipes::of_process(pid, pipes).map(Output::Pipes),
+                stdin.and_then(|inode| Input::of_process(pid, inode)),
+            )
         } else {
             let ended = ended.unwrap_or_else(|| {
                 let lost = Ended { exit_code: None, at: Timestamp::now() };
                 self.write(Entry::Exited { id: id.clone(), ended: lost.clone() });
                 lost
             });
-            (Phase::Exited(ended), None)
+            (Phase::Exited(ended), None, None)
         };
-        let container = Container { pid, pidfd, phase, pipes, starting: None, failure: None, forgotten: false };
+        let followers = Vec::new();
+        let (starting, failure, forgotten) = (None, None, false);
+        let container = Container { pid, pidfd, phase, output, stdin, followers, starting, failure, forgotten };
         self.containers.insert(id, container);
     }
 
@@ -95,7 +111,11 @@ impl Server {
             Ok(()) => {
                 let at = Timestamp::now();
                 container.phase = Phase::Running { at };
+                let has_terminal = matches!(container.output, Some(Output::Terminal { .. }));
                 self.write(Entry::Started { id: id.clone(), at });
+                if has_terminal {
+                    self.open_output(id);
+                }
                 Reply::Started { at }
             }
             Err(failure) => {
@@ -124,6 +144,8 @@ impl Server {
                 // its socket may still say whether it was started, which comes before its end
                 self.hear_child(&id);
                 self.exited(id, Some(pidfd::code_of_status(status.as_raw())));
+            } else {
+                self.exec_ended(pid, pidfd::code_of_status(status.as_raw()));
             }
             if self.stopping.is_some() {
                 self.logger.retire();
@@ -164,9 +186,11 @@ impl Server {
         container.phase = Phase::Exited(ended.clone());
         // and with it, it leaves the events it may be watched in
         container.pidfd = None;
-        let (pipes, forgotten) = (container.pipes.take(), container.forgotten);
-        if let Some(pipes) = pipes {
-            self.draining.add(id.clone(), pipes);
+        container.stdin = None;
+        container.followers.clear();
+        let (output, forgotten) = (container.output.take(), container.forgotten);
+        if let Some(output) = output {
+            self.draining.add(id.clone(), output);
             tell_role(&mut self.logger, &self.events, output::end_frame(&id), &[]);
         }
         if forgotten {
@@ -174,7 +198,12 @@ impl Server {
             return;
         }
         self.write(Entry::Exited { id: id.clone(), ended: ended.clone() });
-        self.tell(&Event::Exited { id, ended });
+        // one whose output went with a supervisor that was killed: the logger has nothing to say of it
+        let all_is_logged = !self.draining.has(&id);
+        self.tell(&Event::Exited { id: id.clone(), ended });
+        if all_is_logged {
+            self.tell(&Event::Logged { id });
+        }
     }
 
     pub(super) fn forget(&mut self, id: &ContainerId) {

@@ -10,10 +10,10 @@ use sampan_sys::frame;
 use serde::Serialize;
 
 use super::{LAST_BYTES, Server};
-use crate::supervisor::container::Asked;
 use crate::supervisor::note;
 use crate::supervisor::output::to_json;
 use crate::supervisor::peer::Peer;
+use crate::supervisor::starting::Asked;
 use crate::wire::{self, Call, Event, Failure, Phase, Reply, Request, Told, Welcome};
 
 /// The most connections that have not said who they are. One more, and the oldest is let go.
@@ -118,7 +118,7 @@ impl Server {
                     phase: container.phase.clone(),
                 })
                 .collect(),
-            servers: Vec::new(),
+            servers: self.servers.keys().cloned().collect(),
             sockets: self.sockets.keys().cloned().collect(),
             table: self.table.as_ref().map_or(0, |(revision, _)| *revision),
         };
@@ -136,16 +136,18 @@ impl Server {
             Request::Hello { .. } => Ok(DONE),
             Request::Create(spec) => self.create(&spec),
             Request::Go { id } => {
-                let root = fds.pop().ok_or_else(|| Failure::because("go on", "no root file system was handed over"))?;
-                self.container(&id)?.go(root.as_fd(), asked)?;
+                self.container(&id)?.go(&fds, asked)?;
                 Ok(Answer::Later)
             }
-            Request::MakeServer(_)
-            | Request::ForgetServer { .. }
-            | Request::Follow { .. }
-            | Request::Input { .. }
-            | Request::CloseInput { .. }
-            | Request::Exec(_) => Err(Failure::because("be served", "this is not served yet")),
+            Request::MakeServer(spec) => self.make_server(&spec),
+            Request::ForgetServer { id } => Ok(self.forget_server(&id)),
+            Request::Follow { id } => self.follow(&id, fds),
+            Request::Input { id } => self.input(&id),
+            Request::CloseInput { id } => {
+                self.container(&id)?.stdin = None;
+                Ok(DONE)
+            }
+            Request::Exec(spec) => self.exec(asked, &spec, &fds),
             Request::Signal { id, signal } => {
                 let sent = self.container(&id)?.signal(signal);
                 sent.map_err(|error| Failure::at(format!("send signal {signal}"), &error))?;

@@ -14,7 +14,7 @@ use super::{EDGE, Held, LOGGER, Server};
 use crate::supervisor::note;
 use crate::supervisor::output::{self, FromLogger, to_json};
 use crate::supervisor::role::{Program, Role};
-use crate::wire::{Event, Failure};
+use crate::wire::{Event, Failure, Phase};
 
 /// The most sockets held for the edge: two name service sockets for each of an instance's servers, and listeners.
 const MOST_SOCKETS: usize = 10_000;
@@ -84,7 +84,11 @@ impl Server {
     fn hear_logger(&mut self, frame: &Frame) -> bool {
         let Ok(FromLogger::Logged { id }) = serde_json::from_slice(&frame.body) else { return false };
         self.draining.done(&id);
-        self.tell(&Event::Logged { id });
+        // of a container that was started again it is not all: its present life has an end of its own
+        let goes_on = self.containers.get(&id).is_some_and(|container| !matches!(container.phase, Phase::Exited(_)));
+        if !goes_on && !self.draining.has(&id) {
+            self.tell(&Event::Logged { id });
+        }
         true
     }
 
@@ -98,14 +102,13 @@ impl Server {
     }
 
     fn tell_logger_all(&mut self) {
-        for (id, pipes) in self.draining.iter() {
-            tell_role(&mut self.logger, &self.events, output::open_frame(id), &pipes.ends());
+        for (id, output) in self.draining.iter() {
+            tell_role(&mut self.logger, &self.events, output::open_frame(id, 0), &output.ends());
             tell_role(&mut self.logger, &self.events, output::end_frame(id), &[]);
         }
-        for (id, container) in &self.containers {
-            if let Some(pipes) = &container.pipes {
-                tell_role(&mut self.logger, &self.events, output::open_frame(id), &pipes.ends());
-            }
+        let ids: Vec<_> = self.containers.keys().cloned().collect();
+        for id in &ids {
+            self.open_output(id);
         }
     }
 
@@ -168,16 +171,18 @@ fn program(held: &Held) -> Program<'_> {
     Program { file: held.program.as_fd(), null: held.null.as_fd(), stderr: rustix::stdio::stderr() }
 }
 
-/// Where it does not run, or falls behind and is ended, it is told everything when it is started again.
-pub(super) fn tell_role(role: &mut Role, events: &OwnedFd, body: Vec<u8>, fds: &[BorrowedFd<'_>]) {
+/// Where it does not run, or falls behind and is ended, it is told everything when it is started again. Whether it was
+/// told now.
+pub(super) fn tell_role(role: &mut Role, events: &OwnedFd, body: Vec<u8>, fds: &[BorrowedFd<'_>]) -> bool {
     let told = match role.peer() {
         Some(peer) => peer.tell(events.as_fd(), body, fds),
-        None => return,
+        None => return false,
     };
-    if let Err(error) = told {
+    if let Err(error) = &told {
         if error.kind() != io::ErrorKind::BrokenPipe {
             note(format_args!("the {} is started again: {error}", role.name()));
         }
         role.kill();
     }
+    told.is_ok()
 }

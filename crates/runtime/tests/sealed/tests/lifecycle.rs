@@ -138,12 +138,7 @@ fn containers_outlive_their_supervisor(layer: &Layer) {
     machine.start_container(&lives).expect("a start");
     let pid = machine.start_container(&dies).expect("a start");
     let (waiting, _) = machine.create(&machine.spec(&["exit=0"])).expect("a child");
-    let (closed, when_closed) = std::sync::mpsc::channel::<()>();
-    machine.link.on_closed(move || drop(closed));
-    kill(Some(machine.welcome.pid));
-    let _ = when_closed.recv_timeout(crate::harness::PATIENCE);
-    // its children are this process's once it is gone for good
-    reap_orphan(machine.welcome.pid);
+    kill_supervisor(&machine);
     let pidfd = sampan_sys::pidfd::open(pid).expect("it lives");
     sampan_sys::pidfd::signal(pidfd.as_fd(), 9).expect("a signal");
     reap_orphan(pid);
@@ -170,13 +165,22 @@ fn containers_outlive_their_supervisor(layer: &Layer) {
     machine.logged(&lives.id);
 }
 
+/// Kills it; its children are this process's then.
+pub(super) fn kill_supervisor(machine: &Machine<'_>) {
+    let (closed, when_closed) = std::sync::mpsc::channel::<()>();
+    machine.link.on_closed(move || drop(closed));
+    kill(Some(machine.welcome.pid));
+    let _ = when_closed.recv_timeout(crate::harness::PATIENCE);
+    reap_orphan(machine.welcome.pid);
+}
+
 /// As init does for the orphans of a supervisor that was killed.
-fn reap_orphan(pid: u32) {
+pub(super) fn reap_orphan(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed());
     let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
 }
 
-fn kill(pid: Option<u32>) {
+pub(super) fn kill(pid: Option<u32>) {
     let pidfd = sampan_sys::pidfd::open(pid.expect("it runs")).expect("it runs");
     sampan_sys::pidfd::signal(pidfd.as_fd(), 9).expect("a signal");
 }

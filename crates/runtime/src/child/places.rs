@@ -1,0 +1,149 @@
+//! What was asked to be mounted, put in its place: volumes, directories and files of the host, memory.
+//!
+//! A place is named by a path in the container, and the container's image (or what ran in it before) decides where that
+//! leads. So each is resolved by the kernel as if the container's root were the root (`openat2`), held by descriptor, and
+//! mounted on by descriptor: no link planted on the way, and none put there in between, leads anywhere else
+//! (CVE-2021-30465). One after the other, so that a place may be in a mount that came before.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use sampan_sys::mount::{self, Attributes, Builder};
+
+use super::Step as _;
+use super::mounts::PLAIN;
+use crate::wire::{Failure, MountKind, MountPoint};
+
+/// Puts all of them in their places, in their order. `handed` are the mounts that the daemon made, in theirs. The process
+/// is in its root, and the container's own file systems are in theirs.
+pub(super) fn attach(mounts: &[MountPoint], handed: Vec<OwnedFd>) -> Result<(), Failure> {
+    let mut handed = handed.into_iter();
+    for MountPoint { target, read_only, kind } in mounts {
+        let step = format!("mount on {target}");
+        let (made, is_file) = match kind {
+            MountKind::Handed { file } => {
+                let next = handed.next();
+                (next.ok_or_else(|| Failure::because(&step, "its mount was not handed over"))?, *file)
+            }
+            MountKind::Tmpfs { size_bytes, mode } => (memory(*size_bytes, *mode, *read_only)?, false),
+        };
+        let place = Place { target, step: &step }.open(is_file)?;
+        mount::attach_to(made.as_fd(), place.as_fd()).step(&step)?;
+    }
+    Ok(())
+}
+
+/// Makes the root file system read-only; what is mounted in it stays as it is.
+pub(super) fn protect_root() -> Result<(), Failure> {
+    let root = open_root("make the root file system read-only")?;
+    mount::restrict(root.as_fd(), Attributes::MOUNT_ATTR_RDONLY).step("make the root file system read-only")
+}
+
+fn memory(size_bytes: Option<u64>, mode: u32, read_only: bool) -> Result<OwnedFd, Failure> {
+    let mut tmpfs = Builder::open("tmpfs")?.set("mode", &format!("{mode:o}"))?;
+    if let Some(size) = size_bytes {
+        tmpfs = tmpfs.set("size", &size.to_string())?;
+    }
+    let attributes = if read_only { PLAIN.union(Attributes::MOUNT_ATTR_RDONLY) } else { PLAIN };
+    Ok(tmpfs.mount(attributes)?)
+}
+
+fn open_root(step: &str) -> Result<OwnedFd, Failure> {
+    rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step(step)
+}
+
+/// Where something is to be mounted.
+struct Place<'a> {
+    target: &'a str,
+    /// For failures.
+    step: &'a str,
+}
+
+impl Place<'_> {
+    fn refuse(&self, why: &str) -> Failure {
+        Failure::because(self.step, why)
+    }
+
+    /// Opens it (`O_PATH`), makes what is missing, and sees to it that something may be mounted there.
+    fn open(&self, is_file: bool) -> Result<OwnedFd, Failure> {
+        let names: Vec<&str> = self.target.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+        if !self.target.starts_with('/') || names.contains(&"..") {
+            return Err(self.refuse("the place must be an absolute path without '..'"));
+        }
+        let root = open_root(self.step)?;
+        let place = match self.find(root.as_fd(), &names.join("/")) {
+            Err(Errno::NOENT) => self.make(&root, &names, is_file)?,
+            found => found.step(self.step)?,
+        };
+        self.check(place.as_fd(), is_file)?;
+        Ok(place)
+    }
+
+    fn find(&self, root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
+        let path = if path.is_empty() { "." } else { path };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        // EAGAIN: a rename somewhere on the machine while a ".." of a link was resolved (openat2(2)); it ends by itself
+        let mut tries = 0;
+        loop {
+            match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+                Err(Errno::AGAIN) if tries < 128 => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn make(&self, root: &OwnedFd, names: &[&str], is_file: bool) -> Result<OwnedFd, Failure> {
+        let mut place = root.try_clone().step(self.step)?;
+        for (at, name) in names.iter().enumerate() {
+            // from the root each time: a link on the way may lead to another branch
+            place = match self.find(root.as_fd(), &names[..=at].join("/")) {
+                Err(Errno::NOENT) => {
+                    let is_last = at + 1 == names.len();
+                    make_one(place.as_fd(), name, is_last && is_file).map_err(|errno| match errno {
+                        Errno::EXIST => self.refuse("a symbolic link on the way there leads nowhere"),
+                        errno => Failure::at(format!("make the place of {}", self.step), &errno.into()),
+                    })?
+                }
+                found => found.step(self.step)?,
+            };
+        }
+        Ok(place)
+    }
+
+    fn check(&self, place: BorrowedFd<'_>, is_file: bool) -> Result<(), Failure> {
+        let stat = rustix::fs::fstat(place).step(self.step)?;
+        // where it has led to: /proc is the container's own by now, and nothing can lie over it
+        let link = format!("/proc/self/fd/{}", place.as_raw_fd());
+        let path = rustix::fs::readlink(link, Vec::new()).step(self.step)?;
+        match path.to_bytes().split(|&byte| byte == b'/').nth(1) {
+            Some(b"") | None => return Err(self.refuse("that is the root file system itself")),
+            Some(b"proc" | b"sys") => {
+                return Err(self.refuse("it is in /proc or /sys, where programs believe what the kernel says"));
+            }
+            Some(b"dev") if path.to_bytes() == b"/dev" => {
+                return Err(self.refuse("/dev as a whole is Sampan's; a file or a directory in it can be mounted on"));
+            }
+            _ => {}
+        }
+        match (FileType::from_raw_mode(stat.st_mode), is_file) {
+            (FileType::Directory, false) | (FileType::RegularFile | FileType::Socket, true) => Ok(()),
+            (FileType::Directory, true) => Err(self.refuse("a file cannot be mounted on a directory")),
+            (FileType::RegularFile | FileType::Socket, false) => {
+                Err(self.refuse("a directory cannot be mounted on a file"))
+            }
+            _ => Err(self.refuse("only files and directories can be mounted on")),
+        }
+    }
+}
+
+fn make_one(directory: BorrowedFd<'_>, name: &str, is_file: bool) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    if is_file {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        rustix::fs::openat2(directory, name, flags, Mode::from_raw_mode(0o644), resolve)?;
+    } else {
+        rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755))?;
+    }
+    rustix::fs::openat2(directory, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
