@@ -6,7 +6,8 @@
 //! | running | exited | ended, as the supervisor says |
 //! | running | – | ended, exit code unknown; started again where the machine was rebooted or the daemon stopped |
 //! | created | running (go was said, the daemon died) | goes on, as running |
-//! | created | waiting, exited, – | ended: whoever asked for it asks again |
+//! | created | waiting, exited | ended: whoever asked for it asks again |
+//! | created | – | goes on, as created: nobody has asked for more, or nothing has come of it |
 //! | exited | anything | the supervisor forgets it |
 //! | removing | anything | removed |
 //! | – | anything | killed and forgotten |
@@ -15,12 +16,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sampan_model::{ContainerId, ContainerState, ContainerStatus};
+use sampan_model::{ContainerId, ContainerState, ContainerStatus, ServerStatus};
 use sampan_runtime::wire::{Ended, Held, Phase, Request, Welcome};
 
 use crate::containers::{Container, Inner};
 use crate::edge::dns_keys;
 use crate::record::CONTAINERS;
+use crate::server::Server;
 use crate::{ContainerError, ContainerRecord, Containers};
 
 impl Containers {
@@ -55,6 +57,7 @@ impl Containers {
 
 impl Inner {
     fn adopt(&self, welcome: &Welcome) -> Result<Vec<ContainerId>, ContainerError> {
+        self.adopt_servers(welcome)?;
         let mut held: HashMap<&ContainerId, &Held> = welcome.containers.iter().map(|held| (&held.id, held)).collect();
         let mut to_resume = Vec::new();
         for (_, record) in self.foundation.records.list::<ContainerRecord>(CONTAINERS)? {
@@ -67,6 +70,7 @@ impl Inner {
             self.end_process(stranger);
         }
         self.remove_leftovers();
+        self.settle_servers();
         Ok(to_resume)
     }
 
@@ -76,15 +80,22 @@ impl Inner {
         match (record.state.status, held.map(|held| (&held.phase, held.pid))) {
             (ContainerStatus::Running | ContainerStatus::Created, Some((Phase::Running { at }, pid))) => {
                 container.logged.send_replace(false);
+                // told to be paused by a daemon that was killed then, it may not be in the record
+                let paused = self.container_group(&record).and_then(|group| group.is_frozen()).unwrap_or(false);
                 container.change(self, |record| {
                     record.state = ContainerState {
                         status: ContainerStatus::Running,
                         started_at: Some(*at),
                         pid: Some(pid),
+                        paused,
+                        restarts: record.state.restarts,
                         ..ContainerState::created()
                     };
+                    // told to end by a daemon that was killed before it did: it runs, and its policy looks after it
+                    record.resume = false;
                 });
                 self.adopt_name_service(container, pid, sockets);
+                self.adopt_ports(container, sockets);
                 false
             }
             (ContainerStatus::Running, Some((Phase::Exited(ended), _))) => {
@@ -100,13 +111,17 @@ impl Inner {
                 }
                 container.logged.send_replace(true);
                 self.ended(container, &Ended { exit_code: None, at: Timestamp::now() });
-                record.spec.service.is_none() && rebooted
+                record.spec.service.is_none() && rebooted && self.may_resume(&record)
             }
-            (ContainerStatus::Created, _) => {
+            (ContainerStatus::Created, None) => {
+                self.take_down(container);
+                false
+            }
+            (ContainerStatus::Created, Some(_)) => {
                 if let Some(held) = held {
                     self.end_process(held);
                 }
-                self.take_server_down(container);
+                self.take_down(container);
                 container.change(self, |record| {
                     record.state.status = ContainerStatus::Exited;
                     record.state.error = Some("the daemon was stopped while it was being started".to_owned());
@@ -116,10 +131,10 @@ impl Inner {
             }
             (ContainerStatus::Exited | ContainerStatus::Removing, held_now) => {
                 if held_now.is_some() {
-                    self.take_server_down(container);
+                    self.take_down(container);
                     self.forget(container);
                 }
-                record.resume && record.spec.service.is_none()
+                record.resume && record.spec.service.is_none() && self.may_resume(&record)
             }
         }
     }
@@ -127,19 +142,30 @@ impl Inner {
     /// The name service of a running server goes on; where its sockets went with a supervisor, new ones are made.
     fn adopt_name_service(&self, container: &Container, pid: u32, sockets: &[String]) {
         use std::os::fd::AsFd as _;
+        let record = container.record();
+        if record.server_id.is_some() {
+            // its server's, which goes on by itself
+            return;
+        }
         if dns_keys(&container.id).iter().all(|key| sockets.contains(key)) {
             self.foundation.edge.add_server(&container.id, None);
             return;
         }
         let made = std::fs::File::open(format!("/proc/{pid}/ns/net"))
             .map_err(|source| ContainerError::Io { what: format!("open the network of process {pid}"), source })
-            .and_then(|netns| {
-                let index = container.record().server_index;
-                Ok(self.foundation.network.name_service(index, netns.as_fd())?)
-            });
+            .and_then(|netns| Ok(self.foundation.network.name_service(record.server_index, netns.as_fd())?));
         match made {
             Ok(sockets) => self.foundation.edge.add_server(&container.id, Some(sockets)),
             Err(error) => tracing::warn!(id = %container.id, %error, "a server is without name service"),
+        }
+    }
+
+    /// Whether a container's server is intended to run.
+    fn may_resume(&self, record: &ContainerRecord) -> bool {
+        match self.named_of(record) {
+            Ok(None) => true,
+            Ok(Some(named)) => named.record().status == ServerStatus::Running,
+            Err(_) => false,
         }
     }
 
@@ -158,11 +184,13 @@ impl Inner {
     /// Removes wires, cgroups and directories of servers that no running container has; goes on past failures.
     fn remove_leftovers(&self) {
         let records: Vec<ContainerRecord> = self.all().iter().map(|container| container.record()).collect();
-        let running = |record: &&ContainerRecord| record.state.status == ContainerStatus::Running;
+        let running = records.iter().filter(|record| record.state.status == ContainerStatus::Running);
+        let mut servers: Vec<Server> = running.map(Server::of).collect();
+        servers.extend(self.made_servers());
         match self.foundation.network.attached() {
             Ok(indices) => {
                 for index in indices {
-                    if !records.iter().filter(running).any(|record| record.server_index == index)
+                    if !servers.iter().any(|server| server.index == index)
                         && let Err(error) = self.foundation.network.detach(index)
                     {
                         tracing::warn!(index, %error, "a wire that belongs to no server could not be removed");
@@ -174,8 +202,8 @@ impl Inner {
         match self.foundation.cgroups.servers() {
             Ok(names) => {
                 for name in names {
-                    if !records.iter().filter(running).any(|record| record.id.short() == name) {
-                        self.remove_cgroup(&name);
+                    if !servers.iter().any(|server| server.id.short() == name) {
+                        self.remove_server_group(&name);
                     }
                 }
             }
@@ -185,6 +213,7 @@ impl Inner {
         for entry in entries.flatten() {
             let name = entry.file_name();
             if !records.iter().any(|record| record.id.as_str() == name)
+                && !self.all_named().iter().any(|named| named.record().id.as_str() == name)
                 && let Err(error) = crate::tree::remove(&entry.path())
             {
                 tracing::warn!(path = %entry.path().display(), %error, "a directory that belongs to no container stays");

@@ -1,39 +1,37 @@
-//! The containers of this instance: created, looked up, stopped, waited for, removed.
+//! The containers of this instance: looked up, watched, waited for.
 //!
 //! ```text
 //! create ─▶ record ─▶ start ─▶ running ─▶ (exit | stop) ─▶ exited ─▶ remove ─▶ no record
 //! ```
 //!
-//! One thing at a time is done with one container: its `turn`. The blocking parts (the supervisor's answers, mounts,
+//! How each step is done is in `create`, `start`, `end` and `operations`; here is what they share. One thing at a time
+//! is done with one container: its `turn`. The blocking parts (the supervisor's answers, mounts,
 //! netlink, SQLite) run on tokio's blocking threads.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use sampan_image::Image;
-use sampan_model::instance::{Block, SERVERS};
+use sampan_model::instance::Block;
 use sampan_model::view::Exit;
-use sampan_model::{ContainerId, ContainerSpec, ContainerState, ContainerStatus, Digest};
+use sampan_model::{ContainerId, ContainerName, ContainerState, ContainerStatus, Digest, Label, Owner};
 use sampan_network::Network;
-use sampan_network::listening::Listening;
+use sampan_network::listening::{self, Listening};
 use sampan_runtime::cgroup::Group;
 use sampan_runtime::logs;
-use sampan_runtime::wire::{Ended, Event, Request};
+use sampan_runtime::wire::Event;
 use sampan_store::{Durability, Records};
 use tokio::sync::watch;
 
+use crate::attach::Streams;
+use crate::binds::IdMaps;
+use crate::exec::Execs;
+use crate::named::Named;
 use crate::wires::Wires;
-use crate::{ContainerError, ContainerRecord, EdgeTables, Images, Machine, Supervisor, failpoint};
-
-/// How long a container that is removed at its end is kept for those who wait for its end or read its log.
-const KEPT_AFTER_EXIT: Duration = Duration::from_secs(10);
-
-/// How long a container may take to end when it was killed: the kernel's business alone.
-const KILLED_WITHIN: Duration = Duration::from_secs(30);
+use crate::{ContainerError, ContainerRecord, EdgeTables, Images, Machine, Supervisor, Volumes};
 
 /// What containers stand on.
 pub struct Foundation {
@@ -41,6 +39,8 @@ pub struct Foundation {
     pub records: Arc<Records>,
     /// The images.
     pub images: Images,
+    /// The volumes.
+    pub volumes: Volumes,
     /// The network.
     pub network: Arc<Network>,
     /// The instance's cgroups.
@@ -70,13 +70,40 @@ pub(crate) struct Inner {
     /// The daemon stops: nothing is started any more.
     pub(crate) stopping: AtomicBool,
     pub(crate) wires: Arc<Wires>,
+    /// Processes beside containers' first ones.
+    pub(crate) execs: Execs,
+    /// For binds of callers who are not root.
+    pub(crate) id_maps: IdMaps,
     index: Mutex<Index>,
 }
 
 #[derive(Default)]
-struct Index {
-    containers: HashMap<ContainerId, Arc<Container>>,
-    servers: BTreeSet<u32>,
+pub(crate) struct Index {
+    pub(crate) containers: HashMap<ContainerId, Arc<Container>>,
+    /// Servers with names.
+    pub(crate) named: HashMap<Label, Arc<Named>>,
+    /// The indices of all servers, with names and without.
+    pub(crate) servers: BTreeSet<u32>,
+}
+
+impl Index {
+    /// Refuses a name that another container has than `own`.
+    /// Which one that is, is told to those alone who may touch it.
+    pub(crate) fn refuse_taken(
+        &self,
+        name: &ContainerName,
+        asker: &Owner,
+        own: Option<&ContainerId>,
+    ) -> Result<(), ContainerError> {
+        let others = self.containers.values().filter(|other| Some(&other.id) != own);
+        match others.into_iter().find(|other| lock(&other.record).spec.name == *name) {
+            Some(other) if !asker.may_touch(&lock(&other.record).spec.owner) => {
+                Err(ContainerError::Strangers(name.to_string()))
+            }
+            Some(other) => Err(ContainerError::NameTaken { name: name.to_string(), id: other.id.short().to_owned() }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One container as the daemon knows it.
@@ -88,12 +115,18 @@ pub(crate) struct Container {
     pub(crate) logged: watch::Sender<bool>,
     /// Held while something is done with it.
     pub(crate) turn: Mutex<()>,
-    /// Whether nothing of its server is left outside its record, for all that is known.
+    /// Whether nothing of it, and of a server of its own, is left outside its record, for all that is known.
     pub(crate) is_down: AtomicBool,
+    /// Whether its record is gone, or going; set while that is held.
+    is_removed: AtomicBool,
+    /// By how many it is wanted to stay, also where it is to be removed at its end.
+    pub(crate) is_kept: AtomicUsize,
+    /// What its streams begin with.
+    pub(crate) streams: Streams,
 }
 
 impl Container {
-    fn new(record: ContainerRecord) -> Self {
+    pub(crate) fn new(record: ContainerRecord) -> Self {
         let logged = record.state.status != ContainerStatus::Running;
         Self {
             id: record.id.clone(),
@@ -102,11 +135,19 @@ impl Container {
             logged: watch::Sender::new(logged),
             turn: Mutex::new(()),
             is_down: AtomicBool::new(false),
+            is_removed: AtomicBool::new(false),
+            is_kept: AtomicUsize::new(0),
+            streams: Streams::default(),
         }
     }
 
     pub(crate) fn record(&self) -> ContainerRecord {
         lock(&self.record).clone()
+    }
+
+    /// Its state as it changes.
+    pub(crate) fn state(&self) -> watch::Receiver<ContainerState> {
+        self.state.subscribe()
     }
 }
 
@@ -121,7 +162,17 @@ impl Containers {
         let seccomp = program.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         let wires = Arc::new(Wires::new(Arc::clone(&foundation.network)));
         let stopping = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { foundation, seccomp, stopping, wires, index: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                foundation,
+                seccomp,
+                stopping,
+                wires,
+                execs: Execs::default(),
+                id_maps: IdMaps::default(),
+                index: Mutex::default(),
+            }),
+        }
     }
 
     /// This machine.
@@ -162,14 +213,6 @@ impl Containers {
         self.inner.get(id).map(|container| container.state.subscribe())
     }
 
-    /// Records a container. It is not started.
-    ///
-    /// # Errors
-    /// The name is taken, the size is more than the machine has, or the image cannot be run here.
-    pub async fn create(&self, spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
-        self.blocking("creating a container", move |inner| inner.create(spec)).await
-    }
-
     /// Starts a container that is not running.
     ///
     /// # Errors
@@ -181,54 +224,6 @@ impl Containers {
             inner.start(&container)
         })
         .await
-    }
-
-    /// Asks a container to end, and ends it after `grace`. It stays, `exited`. One that does not run is left as it is.
-    ///
-    /// # Errors
-    /// There is no such container, or the supervisor is gone.
-    pub async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), ContainerError> {
-        let container = self.inner.get(id)?;
-        let mut state = container.state.subscribe();
-        let has_ended = |state: &ContainerState| state.status != ContainerStatus::Running;
-        if has_ended(&state.borrow_and_update()) {
-            return Ok(());
-        }
-        let pid = container.running_pid().unwrap_or(0);
-        if !grace.is_zero() && heeds_termination(pid) {
-            self.signal(&container, TERMINATE).await?;
-            if tokio::time::timeout(grace, state.wait_for(has_ended)).await.is_ok() {
-                return Ok(());
-            }
-        }
-        let killed = Arc::clone(&container);
-        self.blocking("killing a container", move |inner| inner.kill(&killed)).await?;
-        match tokio::time::timeout(KILLED_WITHIN, state.wait_for(has_ended)).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(ContainerError::Stuck(container.record().spec.name.to_string())),
-        }
-    }
-
-    /// Removes a container and everything of it; one that runs is killed first where `force` says so.
-    ///
-    /// # Errors
-    /// It runs, or something of it cannot be removed: its record then stays, `removing`.
-    pub async fn remove(&self, id: &ContainerId, force: bool) -> Result<(), ContainerError> {
-        let container = self.inner.get(id)?;
-        let index = container.record().server_index;
-        loop {
-            if force {
-                self.stop(id, Duration::ZERO).await?;
-            }
-            let removed = Arc::clone(&container);
-            match self.blocking("removing a container", move |inner| inner.remove(&removed)).await {
-                // it was just being started
-                Err(ContainerError::Running(_)) if force => {}
-                other => break other?,
-            }
-        }
-        self.inner.wires.gone(index).await;
-        Ok(())
     }
 
     /// Waits until a container has ended and, where it is to be removed then, until it is.
@@ -297,10 +292,16 @@ impl Containers {
     /// It does not run, or its process has just ended.
     pub async fn listening(&self, id: &ContainerId) -> Result<Vec<Listening>, ContainerError> {
         let container = self.inner.get(id)?;
-        self.blocking("looking for listeners", move |_| {
+        self.blocking("looking for listeners", move |inner| {
             let pid = container.running_pid()?;
-            sampan_network::listening::of_process(pid)
-                .map_err(|source| ContainerError::Io { what: format!("read the sockets of process {pid}"), source })
+            let record = container.record();
+            let found = if record.server_id.is_some() {
+                // what others on its server listen on is not its
+                listening::of_processes(&inner.container_group(&record)?.pids()?)
+            } else {
+                listening::of_process(pid)
+            };
+            found.map_err(|source| ContainerError::Io { what: format!("read the sockets of process {pid}"), source })
         })
         .await
     }
@@ -322,44 +323,6 @@ impl Containers {
         .await
     }
 
-    /// Ends every container, and lets no other start. What ran is marked to be started again by the next daemon.
-    pub async fn stop_all(&self, grace: Duration) {
-        self.inner.stopping.store(true, Ordering::SeqCst);
-        loop {
-            // one that is just being started, or taken down, has its turn first
-            let settled = self.blocking("waiting for containers' turns", |inner| {
-                for container in inner.all() {
-                    drop(lock(&container.turn));
-                }
-                Ok(())
-            });
-            let _ = settled.await;
-            let mut running = self.inner.all();
-            running.retain(|container| container.state.borrow().status == ContainerStatus::Running);
-            if running.is_empty() {
-                self.inner.wires.all_gone().await;
-                return;
-            }
-            let stops: Vec<_> =
-                running.into_iter().map(|one| tokio::spawn(self.clone().stop_one(one, grace))).collect();
-            for stop in stops {
-                if !matches!(stop.await, Ok(true)) {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Whether it was stopped.
-    async fn stop_one(self, container: Arc<Container>, grace: Duration) -> bool {
-        container.change(&self.inner, |record| record.resume = true);
-        let stopped = self.stop(&container.id, grace).await;
-        if let Err(error) = &stopped {
-            tracing::warn!(id = %container.id, %error, "a container could not be stopped");
-        }
-        stopped.is_ok()
-    }
-
     /// Takes in what the supervisor tells, until it is gone.
     pub async fn follow(&self, mut events: tokio::sync::mpsc::Receiver<Event>) {
         while let Some(event) = events.recv().await {
@@ -379,39 +342,11 @@ impl Containers {
                         self.remove_later(container);
                     }
                 }
-                Event::ExecExited { .. } => {}
+                Event::ExecExited { pid, ended, .. } => self.inner.execs.ended(pid, ended),
                 Event::Edge { status } => self.edge().told(&status),
                 Event::RoleStarted { role, pid } => tracing::info!(role, pid, "started"),
             }
         }
-    }
-
-    /// Removes a container that is to be removed at its end, when those who might still read it had their time.
-    fn remove_later(&self, container: Arc<Container>) {
-        if !container.record().spec.remove_at_exit {
-            return;
-        }
-        let containers = self.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(KEPT_AFTER_EXIT).await;
-            containers.remove_when_logged(&container).await;
-        });
-    }
-
-    async fn remove_when_logged(&self, container: &Arc<Container>) {
-        let mut logged = container.logged.subscribe();
-        let _ = tokio::time::timeout(KEPT_AFTER_EXIT, logged.wait_for(|logged| *logged)).await;
-        let removed = Arc::clone(container);
-        // its wire may be on its way out yet: nobody waits for that
-        match self.blocking("removing a container", move |inner| inner.remove(&removed)).await {
-            Ok(()) | Err(ContainerError::NotFound(_)) => {}
-            Err(error) => tracing::warn!(id = %container.id, %error, "an ended container could not be removed"),
-        }
-    }
-
-    async fn signal(&self, container: &Arc<Container>, signal: i32) -> Result<(), ContainerError> {
-        let container = Arc::clone(container);
-        self.blocking("sending a signal", move |inner| inner.signal(&container, signal)).await
     }
 
     /// Runs `work` on a blocking thread. It is carried out also where the caller stops waiting for it: what has begun
@@ -426,26 +361,11 @@ impl Containers {
     }
 }
 
-/// A container's cgroup in its server's.
-pub const CONTAINER_CGROUP: &str = "container";
-
-const TERMINATE: i32 = 15;
-const KILL: i32 = 9;
-
-/// Whether a container's first process would do anything about SIGTERM. The kernel delivers to the first process of a
-/// pid namespace only what it catches or takes from its blocked signals: one that does neither would be waited for in
-/// vain, for the whole grace period.
-fn heeds_termination(pid: u32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-    let has = |field: &str| {
-        let mask = status.lines().find_map(|line| line.strip_prefix(field)).map(str::trim);
-        let mask = mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
-        mask & (1 << (TERMINATE - 1)) != 0
-    };
-    has("SigCgt:") || has("SigBlk:")
-}
-
 impl Inner {
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        lock(&self.index)
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<Container>> {
         lock(&self.index).containers.values().cloned().collect()
     }
@@ -456,52 +376,12 @@ impl Inner {
     }
 
     fn find(&self, text: &str) -> Result<Arc<Container>, ContainerError> {
-        let all = self.all();
-        if let Some(named) = all.iter().find(|container| lock(&container.record).spec.name.as_str() == text) {
-            return Ok(Arc::clone(named));
-        }
-        let mut matching = all.iter().filter(|container| !text.is_empty() && container.id.as_str().starts_with(text));
-        match (matching.next(), matching.next()) {
-            (Some(only), None) => Ok(Arc::clone(only)),
-            (Some(_), Some(_)) => Err(ContainerError::Ambiguous(text.to_owned())),
-            (None, _) => Err(ContainerError::NotFound(text.to_owned())),
-        }
+        find_among(self.all(), text)
     }
 
-    fn create(&self, spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
-        self.foundation.machine.holds(&spec.size)?;
-        let _as_it_is = self.foundation.images.hold();
-        let image = Image::read(&**self.foundation.images.blobs(), &spec.image)?;
-        let command = command_line(&spec, &image)?;
-        let env = environment(&spec, &image);
-        let id = new_id()?;
-
-        let mut index = lock(&self.index);
-        let same_name = index.containers.values().find(|other| lock(&other.record).spec.name == spec.name);
-        if let Some(other) = same_name {
-            return Err(ContainerError::NameTaken { name: spec.name.to_string(), id: other.id.short().to_owned() });
-        }
-        let is_free = |server: &u32| !index.servers.contains(server) && !self.wires.is_going(*server);
-        let free = (0..SERVERS).find(is_free);
-        let server_index = free.ok_or(ContainerError::NoServerLeft(SERVERS))?;
-        let record = ContainerRecord {
-            id: id.clone(),
-            spec,
-            server_index,
-            address: self.block().server_address(server_index),
-            command,
-            env,
-            state: ContainerState::created(),
-            boot_id: self.foundation.machine.boot_id.clone(),
-            resume: false,
-            created_at: Timestamp::now(),
-        };
-        self.foundation.records.put(&record.key(), &record, Durability::RunState)?;
-        index.servers.insert(server_index);
-        index.containers.insert(id, Arc::new(Container::new(record.clone())));
-        drop(index);
-        failpoint::reach("container_recorded");
-        Ok(record)
+    /// Whether anything may begin.
+    pub(crate) fn refuse_while_stopping(&self, what: &'static str) -> Result<(), ContainerError> {
+        if self.stopping.load(Ordering::SeqCst) { Err(ContainerError::Stopping(what)) } else { Ok(()) }
     }
 
     /// Knows a container from its record (a daemon before this one made it).
@@ -516,109 +396,18 @@ impl Inner {
     pub(crate) fn block(&self) -> Block {
         self.foundation.network.block()
     }
+}
 
-    fn signal(&self, container: &Container, signal: i32) -> Result<(), ContainerError> {
-        let id = container.id.clone();
-        match self.foundation.supervisor.call(Request::Signal { id, signal }, &[]) {
-            Ok(_) => Ok(()),
-            // ESRCH: it ended in between, and its end is on the way
-            Err(sampan_runtime::link::LinkError::Refused(failure)) if failure.errno == 3 => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+/// The one of `all` that a name, an id or the beginning of an id means.
+pub(crate) fn find_among(all: Vec<Arc<Container>>, text: &str) -> Result<Arc<Container>, ContainerError> {
+    if let Some(named) = all.iter().find(|container| lock(&container.record).spec.name.as_str() == text) {
+        return Ok(Arc::clone(named));
     }
-
-    /// Ends a container's first process, and with it all others. They are not to wait for processor time to die.
-    fn kill(&self, container: &Container) -> Result<(), ContainerError> {
-        let group = self.foundation.cgroups.server(container.id.short(), CONTAINER_CGROUP)?;
-        if let Err(error) = group.lift_cpu_limit() {
-            tracing::warn!(id = %container.id, %error, "a container is killed within its limit on processor time");
-        }
-        self.signal(container, KILL)
-    }
-
-    /// A container's process has ended: its record says how, and everything of its server goes. In this order, so that
-    /// nobody who waits for the end waits for that too; a daemon that is killed in between finds the leftovers by the
-    /// record.
-    pub(crate) fn ended(&self, container: &Container, ended: &Ended) {
-        if container.state.borrow().status != ContainerStatus::Running {
-            return;
-        }
-        let oom_killed = self.cgroup_oom_kills(container) > 0;
-        container.change(self, |record| {
-            record.state.status = ContainerStatus::Exited;
-            record.state.exit_code = ended.exit_code;
-            record.state.oom_killed = oom_killed;
-            record.state.finished_at = Some(ended.at);
-            record.state.pid = None;
-        });
-        self.take_server_down(container);
-        self.forget(container);
-    }
-
-    fn cgroup_oom_kills(&self, container: &Container) -> u64 {
-        let group = self.foundation.cgroups.server(container.id.short(), CONTAINER_CGROUP);
-        group.and_then(|group| group.oom_kills()).unwrap_or_else(|error| {
-            tracing::warn!(id = %container.id, %error, "the memory kills cannot be read");
-            0
-        })
-    }
-
-    /// Removes everything of a container's server outside its record; goes on past failures, which are logged.
-    pub(crate) fn take_server_down(&self, container: &Container) {
-        if container.is_down.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let record = container.record();
-        self.foundation.edge.remove_server(&container.id);
-        self.wires.take_down(record.server_index);
-        self.remove_cgroup(container.id.short());
-    }
-
-    /// Ends what is left in a server's cgroup, and removes it.
-    pub(crate) fn remove_cgroup(&self, server: &str) {
-        let group = match self.foundation.cgroups.server(server, CONTAINER_CGROUP) {
-            Ok(group) => group,
-            Err(error) => {
-                tracing::warn!(server, %error, "a server's cgroup could not be found");
-                return;
-            }
-        };
-        if let Err(error) = group.kill() {
-            tracing::warn!(server, %error, "what is in a server's cgroup could not be ended");
-        }
-        if let Err(error) = group.remove() {
-            tracing::warn!(server, %error, "a server's cgroup could not be removed");
-        }
-    }
-
-    pub(crate) fn forget(&self, container: &Container) {
-        if let Err(error) = self.foundation.supervisor.call(Request::Forget { id: container.id.clone() }, &[]) {
-            tracing::warn!(id = %container.id, %error, "the supervisor could not be told to forget a container");
-        }
-    }
-
-    fn remove(&self, container: &Container) -> Result<(), ContainerError> {
-        let _turn = lock(&container.turn);
-        if self.get(&container.id).is_err() {
-            return Err(ContainerError::NotFound(container.id.short().to_owned()));
-        }
-        if container.state.borrow().status == ContainerStatus::Running {
-            return Err(ContainerError::Running(container.record().spec.name.to_string()));
-        }
-        container.change(self, |record| record.state.status = ContainerStatus::Removing);
-        self.take_server_down(container);
-        self.forget(container);
-        let directory = self.foundation.containers_dir.join(container.id.as_str());
-        crate::tree::remove(&directory)
-            .map_err(|source| ContainerError::Io { what: format!("remove {}", directory.display()), source })?;
-        logs::remove(&self.foundation.logs_dir, &container.id)
-            .map_err(|source| ContainerError::Io { what: format!("remove the log of {}", container.id), source })?;
-        let record = container.record();
-        self.foundation.records.delete(&record.key())?;
-        let mut index = lock(&self.index);
-        index.containers.remove(&container.id);
-        index.servers.remove(&record.server_index);
-        Ok(())
+    let mut matching = all.iter().filter(|container| !text.is_empty() && container.id.as_str().starts_with(text));
+    match (matching.next(), matching.next()) {
+        (Some(only), None) => Ok(Arc::clone(only)),
+        (Some(_), Some(_)) => Err(ContainerError::Ambiguous(text.to_owned())),
+        (None, _) => Err(ContainerError::NotFound(text.to_owned())),
     }
 }
 
@@ -631,7 +420,10 @@ impl Container {
         change(&mut record);
         let after = record.state.status;
         debug_assert!(before == after || before.may_become(after), "{before:?} may not become {after:?}");
-        if let Err(error) = inner.foundation.records.put(&record.key(), &*record, Durability::RunState) {
+        // of one that was removed while somebody waited to change it, no record is to come back
+        if !self.is_removed.load(Ordering::SeqCst)
+            && let Err(error) = inner.foundation.records.put(&record.key(), &*record, Durability::RunState)
+        {
             tracing::error!(id = %self.id, %error, "a container's record could not be written");
         }
         let state = record.state.clone();
@@ -639,42 +431,24 @@ impl Container {
         self.state.send_replace(state);
     }
 
-    fn running_pid(&self) -> Result<u32, ContainerError> {
-        self.state.borrow().pid.ok_or_else(|| ContainerError::NotFound(self.id.short().to_owned()))
-    }
-}
-
-/// The image's entrypoint and command under the spec's, as Docker puts them together.
-fn command_line(spec: &ContainerSpec, image: &Image) -> Result<Vec<String>, ContainerError> {
-    let config = &image.config;
-    let command = if spec.command.is_empty() && spec.entrypoint.is_none() { &config.cmd } else { &spec.command };
-    let entrypoint = spec.entrypoint.as_ref().unwrap_or(&config.entrypoint);
-    let line: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
-    if line.is_empty() { Err(ContainerError::NoCommand(spec.image_name.clone())) } else { Ok(line) }
-}
-
-/// The image's environment under the spec's, with the `PATH` and `HOSTNAME` that Docker adds.
-fn environment(spec: &ContainerSpec, image: &Image) -> Vec<String> {
-    const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let mut env: Vec<(String, String)> =
-        vec![("PATH".to_owned(), PATH.to_owned()), ("HOSTNAME".to_owned(), spec.host_name.to_string())];
-    let image_env = image.config.env.iter().filter_map(|pair| pair.split_once('='));
-    let image_env = image_env.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    for (name, value) in image_env.chain(spec.env.iter().cloned()) {
-        match env.iter_mut().find(|(known, _)| *known == name) {
-            Some(pair) => pair.1 = value,
-            None => env.push((name, value)),
+    /// Deletes the record, for good: a change that comes later is not kept.
+    pub(crate) fn delete_record(&self, inner: &Inner) -> Result<ContainerRecord, ContainerError> {
+        let record = {
+            let record = lock(&self.record);
+            self.is_removed.store(true, Ordering::SeqCst);
+            record.clone()
+        };
+        // the disk's answer is waited for by nobody who looks for a container
+        let deleted = inner.foundation.records.delete(&record.key());
+        if deleted.is_err() {
+            self.is_removed.store(false, Ordering::SeqCst);
         }
+        deleted?;
+        Ok(record)
     }
-    env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
-}
 
-fn new_id() -> Result<ContainerId, ContainerError> {
-    let mut bytes = [0; 32];
-    let read = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    match read {
-        Ok(32) => Ok(ContainerId::from_bytes(bytes)),
-        Ok(_) => Err(ContainerError::Stopping("making an id")),
-        Err(source) => Err(ContainerError::Io { what: "read random bytes".to_owned(), source: source.into() }),
+    pub(crate) fn running_pid(&self) -> Result<u32, ContainerError> {
+        let pid = self.state.borrow().pid;
+        pid.ok_or_else(|| ContainerError::NotRunning(lock(&self.record).spec.name.to_string()))
     }
 }

@@ -5,14 +5,19 @@
 //! table that the daemon before it left.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use sampan_model::{ContainerId, DnsSocket, EdgeStatus, EdgeTable, RoutedService};
+use sampan_model::{ContainerId, DnsSocket, EdgeStatus, EdgeTable, ForwardedPort, RoutedService};
 use sampan_runtime::wire::Request;
 use tokio::sync::watch;
 
 use crate::Supervisor;
+
+/// For how long an address that was closed is remembered.
+const CLOSED_LATELY: Duration = Duration::from_secs(5);
 
 /// Descriptors that fit one message.
 const SOCKETS_A_MESSAGE: usize = 200;
@@ -34,13 +39,15 @@ struct State {
     sockets: Vec<(String, OwnedFd)>,
     published: u64,
     open: bool,
+    /// Addresses of ports that were published until a moment ago.
+    closed: Vec<(SocketAddr, Instant)>,
 }
 
 impl EdgeTables {
     /// A table after the one of `revision`, published through `supervisor`, not yet open.
     pub fn new(supervisor: Arc<Supervisor>, revision: u64) -> Self {
         let table = EdgeTable { revision: revision + 1, ..EdgeTable::default() };
-        let state = State { table, sockets: Vec::new(), published: revision, open: false };
+        let state = State { table, sockets: Vec::new(), published: revision, open: false, closed: Vec::new() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let publisher = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -58,12 +65,7 @@ impl EdgeTables {
 
     /// Sets where HTTP is served and whom the name service asks; the sockets of keys that are held already are not
     /// given again.
-    pub fn set_listeners(
-        &self,
-        http: Vec<String>,
-        sockets: Vec<(String, OwnedFd)>,
-        resolvers: Vec<std::net::SocketAddr>,
-    ) {
+    pub fn set_listeners(&self, http: Vec<String>, sockets: Vec<(String, OwnedFd)>, resolvers: Vec<SocketAddr>) {
         self.change(|state| {
             state.table.http = http;
             state.table.resolvers = resolvers;
@@ -96,6 +98,41 @@ impl EdgeTables {
             state.table.dns.retain(|socket| !keys.contains(&socket.key));
             state.sockets.retain(|(key, _)| !keys.contains(key));
         });
+    }
+
+    /// Has published ports served, on sockets that are handed over, or that the supervisor holds already.
+    pub(crate) fn publish(&self, ports: impl IntoIterator<Item = (ForwardedPort, Option<OwnedFd>)>) {
+        self.change(|state| {
+            for (port, socket) in ports {
+                if let Some(socket) = socket {
+                    state.sockets.push((port.key.clone(), socket));
+                }
+                state.table.ports.push(port);
+            }
+        });
+    }
+
+    /// Closes the published ports of a container.
+    pub(crate) fn unpublish(&self, id: &ContainerId) {
+        let prefix = crate::ports::prefix(id);
+        if !self.shared.lock().table.ports.iter().any(|port| port.key.starts_with(&prefix)) {
+            return;
+        }
+        self.change(|state| {
+            let now = Instant::now();
+            state.closed.retain(|(_, at)| now.duration_since(*at) < CLOSED_LATELY);
+            let gone = state.table.ports.iter().filter(|port| port.key.starts_with(&prefix));
+            let addresses = gone.filter_map(|port| port.key.rsplit_once('/')?.1.parse().ok());
+            state.closed.extend(addresses.map(|address| (address, now)));
+            state.table.ports.retain(|port| !port.key.starts_with(&prefix));
+            state.sockets.retain(|(key, _)| !key.starts_with(&prefix));
+        });
+    }
+
+    /// Whether a port was published at this address until a moment ago: the edge may hold it yet.
+    pub(crate) fn was_published(&self, address: SocketAddr) -> bool {
+        let state = self.shared.lock();
+        state.closed.iter().any(|(closed, at)| *closed == address && at.elapsed() < CLOSED_LATELY)
     }
 
     /// What the edge last said of itself.
@@ -169,7 +206,9 @@ fn send(
         let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, fd)| fd.as_fd()).collect();
         supervisor.call(Request::HoldSockets { keys }, &fds)?;
     }
-    let keep = table.http.iter().chain(table.dns.iter().map(|socket| &socket.key)).cloned().collect();
+    let dns = table.dns.iter().map(|socket| &socket.key);
+    let ports = table.ports.iter().map(|port| &port.key);
+    let keep = table.http.iter().chain(dns).chain(ports).cloned().collect();
     let text = serde_json::to_vec(table).expect("a table has only text keys");
     let memfd = in_memory(&text)
         .map_err(|source| crate::ContainerError::Io { what: "make the edge's table".into(), source })?;

@@ -15,9 +15,20 @@ pub enum ContainerError {
     /// A prefix that several ids have.
     #[error("{0:?} is the beginning of more than one container's id")]
     Ambiguous(String),
+    /// The name is another user's.
+    #[error("the name {0:?} is taken")]
+    Strangers(String),
     /// No image of that name.
     #[error("there is no image {0:?}")]
     NoImage(String),
+    /// The image is in use.
+    #[error("the image {name:?} is in use by {by}")]
+    ImageInUse {
+        /// Its name.
+        name: String,
+        /// By what: `container "job"`, `service "hello"`.
+        by: String,
+    },
     /// A text that is no name.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -50,9 +61,95 @@ pub enum ContainerError {
     /// No address and ids are left.
     #[error("all {0} servers of this instance are in use")]
     NoServerLeft(u32),
+    /// A port cannot be published.
+    #[error(transparent)]
+    Publish(#[from] sampan_network::published::PublishError),
+    /// A port that only root may listen on.
+    #[error("port {port} cannot be published: ports below {first} are root's")]
+    PrivilegedPort {
+        /// The port.
+        port: u16,
+        /// The first that is not.
+        first: u16,
+    },
+    /// More ports than there may be.
+    #[error("{asked} ports are published: at most {most} are")]
+    TooManyPorts {
+        /// How many were asked for.
+        asked: usize,
+        /// The most.
+        most: usize,
+    },
+    /// As many as there may be.
+    #[error("there are {0} containers already, the most that an instance has")]
+    TooManyContainers(usize),
+    /// No server of that name.
+    #[error("there is no server {0:?}")]
+    NoServer(String),
+    /// The name is another server's.
+    #[error("the server name {0:?} is in use")]
+    ServerTaken(String),
+    /// Nothing can be started on a server that is stopped.
+    #[error("the server {0:?} is stopped")]
+    ServerStopped(String),
+    /// A size of a container that has none of its own.
+    #[error("container {container:?} runs on the server {server:?}, whose size it shares")]
+    SharedSize {
+        /// The container.
+        container: String,
+        /// The server.
+        server: String,
+    },
+    /// Less memory than is in use.
+    #[error("the memory cannot be limited to {asked}: {used} of it are in use")]
+    MemoryInUse {
+        /// What was asked for.
+        asked: String,
+        /// What is in use.
+        used: String,
+    },
+    /// A disk of a container that has none of its own.
+    #[error("a container on a server with a name shares the server's disk, and has none of its own size")]
+    ServerDisk,
+    /// It does not run.
+    #[error("container {0:?} is not running")]
+    NotRunning(String),
+    /// It is paused.
+    #[error("container {0:?} is paused")]
+    Paused(String),
+    /// It is not paused.
+    #[error("container {0:?} is not paused")]
+    NotPaused(String),
+    /// A text that is no signal.
+    #[error(transparent)]
+    Signal(#[from] sampan_model::signal::SignalError),
     /// It runs, and that is in the way.
     #[error("container {0:?} is running")]
     Running(String),
+    /// Its output cannot be handed on.
+    #[error("{}", .0)]
+    Unfollowed(Failure),
+    /// Too many are attached to it.
+    #[error("{most} are attached to container {name:?} already")]
+    TooManyAttached {
+        /// Its name.
+        name: String,
+        /// The most.
+        most: usize,
+    },
+    /// Nothing was given to execute.
+    #[error("no command was given to execute in container {0:?}")]
+    NoExecCommand(String),
+    /// The container does not know the user or the group.
+    #[error("container {container:?} has no {what} {name:?} in its /etc")]
+    NoSuchUser {
+        /// Its name.
+        container: String,
+        /// `user` or `group`.
+        what: &'static str,
+        /// Who was asked for.
+        name: String,
+    },
     /// The image says nothing to run, and nothing was given.
     #[error("the image {0:?} names no command, and none was given")]
     NoCommand(String),
@@ -86,6 +183,18 @@ pub enum ContainerError {
     /// The records.
     #[error(transparent)]
     Records(#[from] sampan_store::RecordsError),
+    /// What is to be mounted in it.
+    #[error(transparent)]
+    Mount(#[from] crate::MountError),
+    /// Files of it.
+    #[error(transparent)]
+    Files(#[from] crate::files::FilesError),
+    /// A bound on what it writes.
+    #[error(transparent)]
+    Disk(#[from] crate::DiskError),
+    /// A volume.
+    #[error(transparent)]
+    Volume(#[from] crate::VolumeError),
     /// A file of our own.
     #[error("could not {what}")]
     Io {

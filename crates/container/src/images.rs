@@ -1,20 +1,20 @@
 //! Images by name: records under `default/image/NAME:TAG`; their bytes are blobs, and layers unpacked from them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, RwLockReadGuard};
 
 use jiff::Timestamp;
 use sampan_image::{Image, Layers};
-use sampan_model::view::ImageView;
-use sampan_model::{Digest, ImageName};
+use sampan_model::view::{HistoryView, ImageConfigView, ImageDetails, ImageView, LayerView, PruneView};
+use sampan_model::{Digest, ImageName, Owner};
 use sampan_store::{Blobs, Durability, Records};
 use serde::{Deserialize, Serialize};
 
-use crate::garbage::{Kept, of_image};
+use crate::garbage::{Freed, Kept, of_image};
 use crate::record::CONTAINERS;
 use crate::{ContainerError, ContainerRecord, failpoint};
 
-const IMAGES: &str = "default/image/";
+pub(crate) const IMAGES: &str = "default/image/";
 
 /// What is kept of an image's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,21 +25,31 @@ pub struct ImageRecord {
     pub size_bytes: u64,
     /// When it was named.
     pub created_at: Timestamp,
+    /// Whose the name is.
+    #[serde(default)]
+    pub owner: Owner,
 }
 
 /// The images that have names. Cheap to clone.
 #[derive(Clone)]
 pub struct Images {
-    records: Arc<Records>,
-    blobs: Arc<Blobs>,
-    layers: Arc<Layers>,
-    kept: Arc<Kept>,
+    pub(crate) records: Arc<Records>,
+    pub(crate) blobs: Arc<Blobs>,
+    pub(crate) layers: Arc<Layers>,
+    pub(crate) kept: Arc<Kept>,
+    /// For whom they are looked at: others' names are not there.
+    viewer: Owner,
 }
 
 impl Images {
     /// The images of these records, blobs and layers.
     pub fn new(records: Arc<Records>, blobs: Arc<Blobs>, layers: Arc<Layers>) -> Self {
-        Self { records, blobs, layers, kept: Arc::default() }
+        Self { records, blobs, layers, kept: Arc::default(), viewer: Owner::default() }
+    }
+
+    /// The images as they are to this user: all of them to root, their own to others.
+    pub fn of(&self, viewer: &Owner) -> Self {
+        Self { viewer: viewer.clone(), ..self.clone() }
     }
 
     /// The bytes of images.
@@ -78,6 +88,36 @@ impl Images {
     /// # Errors
     /// Something cannot be read or removed.
     pub fn collect_garbage(&self, also: HashSet<Digest>) -> Result<(), ContainerError> {
+        self.collect(also).map(drop)
+    }
+
+    /// Takes away what [`collect_garbage`](Self::collect_garbage) does, and with `all` before that the names of images
+    /// that no container and none of `also` has. Blocks.
+    ///
+    /// # Errors
+    /// Something cannot be read or removed.
+    pub fn prune(&self, all: bool, also: HashSet<Digest>) -> Result<PruneView, ContainerError> {
+        let mut removed = Vec::new();
+        if all {
+            let users = self.containers_by_image()?;
+            for (key, record) in self.records.list::<ImageRecord>(IMAGES)? {
+                let manifest = &record.value.manifest;
+                if self.viewer.may_touch(&record.value.owner)
+                    && !also.contains(manifest)
+                    && !users.contains_key(manifest)
+                {
+                    self.records.delete(&key)?;
+                    removed.push(unescape(key.trim_start_matches(IMAGES)));
+                    failpoint::reach("prune_name_removed");
+                }
+            }
+        }
+        let Freed { blobs, layers, bytes } = self.collect(also)?;
+        failpoint::reach("prune_collected");
+        Ok(PruneView { removed, blobs, layers, freed_bytes: bytes })
+    }
+
+    fn collect(&self, also: HashSet<Digest>) -> Result<Freed, ContainerError> {
         self.kept.collect(&self.blobs, &self.layers, || {
             let mut of_use = also;
             let images = self.records.list::<ImageRecord>(IMAGES)?;
@@ -95,8 +135,18 @@ impl Images {
     pub fn name(&self, name: &ImageName, manifest: &Digest) -> Result<ImageView, ContainerError> {
         let _as_it_is = self.hold();
         let image = Image::read(&*self.blobs, manifest)?;
-        let record = ImageRecord { manifest: manifest.clone(), size_bytes: image.size, created_at: Timestamp::now() };
-        self.records.put(&format!("{IMAGES}{}", escape(name)), &record, Durability::Intent)?;
+        let key = format!("{IMAGES}{}", escape(name));
+        let before = self.records.get::<ImageRecord>(&key)?.map(|record| record.value.owner);
+        if before.as_ref().is_some_and(|before| !self.viewer.may_touch(before)) {
+            return Err(ContainerError::Strangers(name.to_string()));
+        }
+        let record = ImageRecord {
+            manifest: manifest.clone(),
+            size_bytes: image.size,
+            created_at: Timestamp::now(),
+            owner: before.unwrap_or_else(|| self.viewer.clone()),
+        };
+        self.records.put(&key, &record, Durability::Intent)?;
         self.kept.release(of_image(&image));
         failpoint::reach("image_named");
         Ok(view(name.as_str(), &record))
@@ -126,6 +176,7 @@ impl Images {
         let records = self.records.list::<ImageRecord>(IMAGES)?;
         Ok(records
             .into_iter()
+            .filter(|(_, record)| self.viewer.may_touch(&record.value.owner))
             .map(|(key, record)| view(&unescape(key.trim_start_matches(IMAGES)), &record.value))
             .collect())
     }
@@ -136,15 +187,73 @@ impl Images {
     /// There is none of that name.
     pub fn get(&self, name: &ImageName) -> Result<ImageView, ContainerError> {
         let record = self.records.get::<ImageRecord>(&format!("{IMAGES}{}", escape(name)))?;
+        let record = record.filter(|record| self.viewer.may_touch(&record.value.owner));
         let record = record.ok_or_else(|| ContainerError::NoImage(name.to_string()))?;
         Ok(view(name.as_str(), &record.value))
     }
 
-    /// Takes a name away. Blocks.
+    /// All that there is to say of the image of a name. Blocks.
+    ///
+    /// # Errors
+    /// There is none of that name, or it is not whole.
+    pub fn details(&self, name: &ImageName) -> Result<ImageDetails, ContainerError> {
+        let view = self.get(name)?;
+        let image = Image::read(&*self.blobs, &view.digest)?;
+        Ok(details(view, image))
+    }
+
+    /// Whether a blob is one of an image that the viewer has a name for: to others it is not there. Blocks.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub fn may_read(&self, blob: &Digest) -> Result<bool, ContainerError> {
+        if self.viewer == Owner::default() {
+            return Ok(true);
+        }
+        let own = self.records.list::<ImageRecord>(IMAGES)?.into_iter().map(|(_, record)| record.value);
+        let manifests = own.filter(|record| self.viewer.may_touch(&record.owner)).map(|record| record.manifest);
+        let mut images = manifests.filter_map(|manifest| Image::read(&*self.blobs, &manifest).ok());
+        Ok(images.any(|image| of_image(&image).any(|one| one == blob)))
+    }
+
+    /// Takes the name of an image away that no container and none of `also` has, or that has another name. Blocks.
+    ///
+    /// # Errors
+    /// There is none of that name; [`ContainerError::ImageInUse`].
+    pub fn remove(&self, name: &ImageName, also: &HashMap<Digest, String>) -> Result<(), ContainerError> {
+        let manifest = self.get(name)?.digest;
+        let others = self.records.list::<ImageRecord>(IMAGES)?;
+        let own = format!("{IMAGES}{}", escape(name));
+        let is_only_name = !others.iter().any(|(key, record)| record.value.manifest == manifest && *key != own);
+        if is_only_name {
+            let containers = self.containers_by_image()?;
+            let of_container = containers.get(&manifest).map(|(words, owner)| match self.viewer.may_touch(owner) {
+                true => words.clone(),
+                false => "another user's container".to_owned(),
+            });
+            if let Some(by) = also.get(&manifest).cloned().or(of_container) {
+                return Err(ContainerError::ImageInUse { name: name.to_string(), by });
+            }
+        }
+        self.forget(name)
+    }
+
+    /// One container of each image that has any: the words for it, and whose it is.
+    pub(crate) fn containers_by_image(&self) -> Result<BTreeMap<Digest, (String, Owner)>, ContainerError> {
+        let containers = self.records.list::<ContainerRecord>(CONTAINERS)?;
+        let named = containers.into_iter().map(|(_, record)| {
+            let spec = record.value.spec;
+            (spec.image, (format!("container {:?}", spec.name.as_str()), spec.owner))
+        });
+        Ok(named.collect())
+    }
+
+    /// Takes a name away, whatever uses the image. Blocks.
     ///
     /// # Errors
     /// There is none of that name.
     pub fn forget(&self, name: &ImageName) -> Result<(), ContainerError> {
+        self.get(name)?;
         match self.records.delete(&format!("{IMAGES}{}", escape(name)))? {
             Some(_) => Ok(()),
             None => Err(ContainerError::NoImage(name.to_string())),
@@ -186,11 +295,52 @@ fn view(name: &str, record: &ImageRecord) -> ImageView {
     }
 }
 
+fn details(view: ImageView, image: Image) -> ImageDetails {
+    let config = image.config;
+    let mut layers = image.layers.iter();
+    let history = image.history.into_iter().map(|step| {
+        let layer = if step.empty_layer { None } else { layers.next() };
+        HistoryView {
+            created: step.created,
+            created_by: step.created_by,
+            comment: step.comment,
+            layer: layer.map(|layer| layer.digest.clone()),
+            size_bytes: layer.map_or(0, |layer| layer.size),
+        }
+    });
+    let history = history.collect();
+    let layer = |layer: sampan_image::Layer| LayerView {
+        digest: layer.digest,
+        diff_id: layer.diff_id,
+        size_bytes: layer.size,
+        media_type: layer.media_type.as_str().to_owned(),
+    };
+    ImageDetails {
+        image: view,
+        config_digest: image.config_digest,
+        architecture: config.architecture,
+        os: config.os,
+        made_at: image.created,
+        config: ImageConfigView {
+            entrypoint: config.entrypoint,
+            cmd: config.cmd,
+            env: config.env,
+            working_dir: config.working_dir,
+            user: config.user,
+            ports: config.exposed_ports,
+            labels: config.labels,
+            stop_signal: config.stop_signal,
+        },
+        layers: image.layers.into_iter().map(layer).collect(),
+        history,
+    }
+}
+
 /// Record keys have three parts between slashes; an image's name may have more of them.
 fn escape(name: &ImageName) -> String {
     name.as_str().replace('/', "|")
 }
 
-fn unescape(key: &str) -> String {
+pub(crate) fn unescape(key: &str) -> String {
     key.replace('|', "/")
 }

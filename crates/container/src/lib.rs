@@ -8,30 +8,60 @@
 //! It does not restart what ended (that is `service`'s policy) and knows no HTTP (that is `api`'s).
 //!
 //! Vocabulary: a *server* is a slice of the machine with an index, which gives it its address and its user ids
-//! ([`Block`](sampan_model::instance::Block)); each container here runs on a server of its own.
+//! ([`Block`](sampan_model::instance::Block)). A container runs on a server of its own, or on one with a name, which it
+//! shares with others.
 
 #![forbid(unsafe_code)]
 
 mod adopt;
+mod again;
+mod attach;
+mod binds;
 mod containers;
+mod create;
+mod descriptor;
+mod disk;
 mod edge;
+mod end;
 mod error;
+mod exec;
 pub mod failpoint;
+pub mod files;
+mod fsck;
 mod garbage;
 mod images;
 mod log;
 mod machine;
+mod mounts;
+mod named;
+mod operations;
+mod owners;
+mod ports;
 mod record;
+mod seed;
+mod server;
+mod servers;
 mod start;
 mod supervisor;
 mod tree;
+mod usage;
+mod volumes;
 mod wires;
 
-pub use containers::{CONTAINER_CGROUP, Containers, Foundation};
+pub use attach::{Attached, Input, MOST_ATTACHED, Signals};
+pub use containers::{Containers, Foundation};
+pub use disk::DiskError;
 pub use edge::EdgeTables;
 pub use error::ContainerError;
+pub use exec::{ExecSession, Process};
 pub use images::{ImageRecord, Images};
+pub use log::LogRange;
 pub use machine::Machine;
+pub use mounts::{MOST_MOUNTS, MountError};
 pub use record::ContainerRecord;
 pub use sampan_network::listening::Listening;
+pub use seed::SeedError;
+pub use servers::ServerRecord;
 pub use supervisor::{Connected, Supervisor};
+pub use tree::remove as remove_tree;
+pub use volumes::{VolumeError, VolumeRecord, VolumeUsers, Volumes, volumes_of};

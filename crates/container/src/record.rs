@@ -23,6 +23,9 @@ pub struct ContainerRecord {
     pub id: ContainerId,
     /// What was asked for.
     pub spec: ContainerSpec,
+    /// The server that it shares. `None`: it has one of its own, under its own id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<ContainerId>,
     /// Its server's index in the instance's block: address and ids derive from it.
     pub server_index: u32,
     /// Its server's address.
@@ -38,6 +41,9 @@ pub struct ContainerRecord {
     /// Ran when the daemon was stopped: the next daemon starts it again.
     #[serde(default)]
     pub resume: bool,
+    /// Somebody wanted it to end, and it was not started since: its restart policy leaves it so.
+    #[serde(default)]
+    pub stopped: bool,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -58,7 +64,7 @@ impl ContainerRecord {
             name: self.spec.name.clone(),
             image: self.spec.image_name.clone(),
             server: ServerBrief {
-                name: self.spec.name.clone(),
+                name: self.spec.server.as_ref().map_or_else(|| self.spec.name.to_string(), ToString::to_string),
                 cpus: size.cpus,
                 memory_bytes: size.memory_bytes,
                 address: running.then_some(self.address),

@@ -1,4 +1,4 @@
-//! A container's start: cgroup, sealed child, root file system and wire, go.
+//! A container's start: cgroup, sealed child, root file system and wire, go. On a server with a name the wire is there.
 //!
 //! What it costs, in order: the image's manifest and config read from disk; two cgroup directories a hierarchy; one
 //! clone in the supervisor; while the child makes its kernel file systems, here an overlay mount and some ten netlink
@@ -8,7 +8,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,32 +18,55 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sampan_image::Image;
 use sampan_image::user::{self, User};
 use sampan_model::{ContainerState, ContainerStatus};
-use sampan_runtime::cgroup::{Limits, ServerGroup};
+use sampan_runtime::cgroup::ContainerGroup;
 use sampan_runtime::wire::{CgroupMounts, Reply, Request, StartSpec};
 use sampan_runtime::{defaults, rootfs};
 
-use crate::containers::{CONTAINER_CGROUP, Container, Inner, lock};
+use crate::containers::{Container, Inner, lock};
+use crate::mounts::Mounts;
+use crate::server::Server;
 use crate::{ContainerError, ContainerRecord, failpoint};
 
 impl Inner {
     /// Starts a container, or says why not: its state then says it too.
     pub(crate) fn start(&self, container: &Container) -> Result<ContainerRecord, ContainerError> {
         let _turn = lock(&container.turn);
-        if self.stopping.load(Ordering::SeqCst) {
-            return Err(ContainerError::Stopping("starting a container"));
+        self.refuse_to_start(container)?;
+        if container.record().state.restarts != 0 {
+            // somebody wants it to run: its policy counts anew
+            container.change(self, |record| record.state.restarts = 0);
         }
+        self.start_in_turn(container)
+    }
+
+    fn refuse_to_start(&self, container: &Container) -> Result<(), ContainerError> {
+        self.refuse_while_stopping("starting a container")?;
         match container.record().state.status {
-            ContainerStatus::Created | ContainerStatus::Exited => {}
-            ContainerStatus::Running => return Err(ContainerError::Running(container.record().spec.name.to_string())),
-            ContainerStatus::Removing => return Err(ContainerError::NotFound(container.id.short().to_owned())),
+            ContainerStatus::Created | ContainerStatus::Exited => Ok(()),
+            ContainerStatus::Running => Err(ContainerError::Running(container.record().spec.name.to_string())),
+            ContainerStatus::Removing => Err(ContainerError::NotFound(container.id.short().to_owned())),
+        }
+    }
+
+    /// The container has its turn.
+    pub(crate) fn start_in_turn(&self, container: &Container) -> Result<ContainerRecord, ContainerError> {
+        self.refuse_to_start(container)?;
+        // until it runs, its server is neither taken down nor changed
+        let named = self.named_of(&container.record())?;
+        let _gate = named.as_ref().map(|named| self.enter(named)).transpose()?;
+        if let Some(size) = named.as_ref().map(|named| named.record().spec.size)
+            && size != container.record().spec.size
+        {
+            // a daemon that was killed while it resized the server had not come to this one
+            container.change(self, |record| record.spec.size = size);
         }
         container.is_down.store(false, Ordering::SeqCst);
         // the block may be another one than when it was created
-        let address = self.block().server_address(container.record().server_index);
+        let address = self.address(&Server::of(&container.record()));
         if container.record().address != address {
             container.change(self, |record| record.address = address);
         }
-        match self.start_server(container) {
+        match self.start_process(container) {
             Ok((pid, started_at)) => {
                 failpoint::reach("container_started");
                 container.change(self, |record| {
@@ -51,15 +74,17 @@ impl Inner {
                         status: ContainerStatus::Running,
                         started_at: Some(started_at),
                         pid: Some(pid),
+                        restarts: record.state.restarts,
                         ..ContainerState::created()
                     };
                     record.boot_id.clone_from(&self.foundation.machine.boot_id);
                     record.resume = false;
+                    record.stopped = false;
                 });
                 Ok(container.record())
             }
             Err(error) => {
-                self.take_server_down(container);
+                self.take_down(container);
                 self.forget(container);
                 container.change(self, |record| {
                     record.state.status = ContainerStatus::Exited;
@@ -68,12 +93,13 @@ impl Inner {
                     record.state.pid = None;
                 });
                 container.logged.send_replace(true);
+                container.streams.give_up();
                 Err(error)
             }
         }
     }
 
-    fn start_server(&self, container: &Container) -> Result<(u32, Timestamp), ContainerError> {
+    fn start_process(&self, container: &Container) -> Result<(u32, Timestamp), ContainerError> {
         let record = container.record();
         let foundation = &self.foundation;
         let mut laps = Laps::start();
@@ -83,52 +109,66 @@ impl Inner {
         let layers = image.layers.iter().rev().map(|layer| images.layers().ensure(layer, &**images.blobs()));
         let layers = layers.collect::<Result<Vec<PathBuf>, _>>()?;
         let lowers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
-        let user = user::resolve(&image.config.user, &layers)?;
+        let user = user::resolve(record.spec.user.as_ref().unwrap_or(&image.config.user), &layers)?;
         laps.lap("image");
+        let mounts = Mounts::open(&record)?;
+        let opened = self.open_ports(&record)?;
+        if opened.ports != record.spec.ports {
+            // a free one was chosen: it stays this one
+            container.change(self, |record| record.spec.ports.clone_from(&opened.ports));
+        }
 
-        let size = record.spec.size;
-        let limits = Limits { cpu_milli: size.cpus.milli(), memory_bytes: size.memory_bytes.0, pids: size.pids };
-        let cgroup = foundation.cgroups.create_server(container.id.short(), CONTAINER_CGROUP, &limits)?;
+        let server = Server::of(&record);
+        let cgroup = self.make_group(&record)?;
         laps.lap("cgroup");
 
         container.logged.send_replace(false);
-        let request = Request::Create(Box::new(self.start_spec(&record, &image, &user, &cgroup)));
+        let mut spec = self.start_spec(&record, &image, &user, &cgroup);
+        spec.mounts.clone_from(&mounts.points);
+        spec.terminal = record.spec.terminal.then(|| container.streams.size());
+        let request = Request::Create(Box::new(spec));
         let (reply, fds) = foundation.supervisor.call(request, &[])?;
         let Reply::Created { pid } = reply else { return Err(unexpected("create")) };
         let [_pidfd, userns, netns]: [OwnedFd; 3] = fds.try_into().map_err(|_| unexpected("create"))?;
+        self.follow_from_start(container)?;
         laps.lap("create");
         failpoint::reach("container_created");
 
-        let directory = foundation.containers_dir.join(container.id.as_str());
-        let upper = directory.join("upper");
+        let upper = self.open_upper(&record)?;
         if let Some(top) = lowers.first() {
-            rootfs::prepare(top, &upper)?;
+            rootfs::prepare(top, &upper.path())?;
         }
-        write_etc(&upper.join("u"), &record)?;
+        write_etc(&upper.path().join("u"), &record)?;
         let ids = self.block().server_ids(record.server_index);
-        let root = rootfs::mount_overlay(&lowers, &upper, userns.as_fd(), ids)?;
+        let root = upper.mount(&lowers, userns.as_fd(), ids)?;
+        let made = mounts.make(self, &record, (userns.as_fd(), ids), &user, &lowers)?;
+        let handed: Vec<BorrowedFd<'_>> = [&root].into_iter().chain(&made).map(|mount| mount.as_fd()).collect();
         laps.lap("root");
-        self.wires.wait_until_gone(record.server_index);
-        let wired = foundation.network.attach(record.server_index, netns.as_fd())?;
+        let name_service = if server.shared { None } else { Some(self.connect(&server, netns.as_fd())?) };
         laps.lap("wire");
         failpoint::reach("container_wired");
 
         let go = Request::Go { id: container.id.clone() };
-        let Reply::Started { at } = foundation.supervisor.call(go, &[root.as_fd()])?.0 else {
+        let Reply::Started { at } = foundation.supervisor.call(go, &handed)?.0 else {
             return Err(unexpected("go"));
         };
         laps.lap("go");
-        // what it asks before the edge has these waits in them
-        foundation.edge.add_server(&container.id, Some((wired.dns_udp, wired.dns_tcp)));
+        self.publish(opened);
+        if name_service.is_some() {
+            foundation.edge.add_server(&server.id, name_service);
+        }
         tracing::debug!(id = container.id.short(), "started: {laps}");
         Ok((pid, at))
     }
 
-    fn start_spec(&self, record: &ContainerRecord, image: &Image, user: &User, cgroup: &ServerGroup) -> StartSpec {
-        let working_dir = &image.config.working_dir;
+    fn start_spec(&self, record: &ContainerRecord, image: &Image, user: &User, cgroup: &ContainerGroup) -> StartSpec {
+        let working_dir = record.spec.working_dir.as_ref().unwrap_or(&image.config.working_dir);
         let mut env = record.env.clone();
         if !env.iter().any(|pair| pair.starts_with("HOME=")) {
             env.push(format!("HOME={}", user.home.as_deref().unwrap_or("/")));
+        }
+        if record.spec.terminal && !env.iter().any(|pair| pair.starts_with("TERM=")) {
+            env.push("TERM=xterm".to_owned());
         }
         StartSpec {
             id: record.id.clone(),
@@ -146,7 +186,7 @@ impl Inner {
             seccomp: self.seccomp.clone(),
             masked_paths: defaults::masked_paths(),
             readonly_paths: defaults::readonly_paths(),
-            server: None,
+            server: record.server_id.clone(),
             mounts: Vec::new(),
             read_only: record.spec.read_only,
             stdin: record.spec.stdin,
@@ -184,7 +224,7 @@ impl fmt::Display for Laps {
     }
 }
 
-fn cgroup_mounts(cgroup: &ServerGroup) -> CgroupMounts {
+fn cgroup_mounts(cgroup: &ContainerGroup) -> CgroupMounts {
     use sampan_runtime::cgroup::Mounts;
     match cgroup.mounts() {
         Mounts::V2 => CgroupMounts::V2,
@@ -192,7 +232,7 @@ fn cgroup_mounts(cgroup: &ServerGroup) -> CgroupMounts {
     }
 }
 
-fn unexpected(what: &str) -> ContainerError {
+pub(crate) fn unexpected(what: &str) -> ContainerError {
     ContainerError::Io {
         what: format!("understand the supervisor's answer to {what}"),
         source: io::ErrorKind::InvalidData.into(),
@@ -273,6 +313,7 @@ mod tests {
                     "hello:latest",
                 )
             },
+            server_id: None,
             server_index: 0,
             address: std::net::Ipv4Addr::new(10, 192, 0, 2),
             command: Vec::new(),
@@ -280,6 +321,7 @@ mod tests {
             state: ContainerState::created(),
             boot_id: String::new(),
             resume: false,
+            stopped: false,
             created_at: Timestamp::UNIX_EPOCH,
         }
     }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -19,7 +19,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 ///
 /// # Errors
 /// What could not be opened, listed, moved or removed.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> io::Result<()> {
     let top = match openat(CWD, path, DIRECTORY, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
@@ -36,6 +36,34 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
     std::fs::remove_dir(path)
 }
+
+/// How many bytes a directory's files take on the disk, without those below its 200th floor.
+///
+/// # Errors
+/// What could not be opened or listed.
+pub(crate) fn size(path: &Path) -> io::Result<u64> {
+    let mut open = vec![openat(CWD, path, DIRECTORY, Mode::empty())?];
+    let mut pending = vec![names(&open[0])?];
+    let mut bytes = 0;
+    while let (Some(directory), Some(entries)) = (open.last(), pending.last_mut()) {
+        let Some(name) = entries.pop() else {
+            open.pop();
+            pending.pop();
+            continue;
+        };
+        let stat = statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        bytes += stat.st_blocks.unsigned_abs() * 512;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && open.len() < DEEPEST {
+            let below = openat(directory, &name, DIRECTORY, Mode::empty())?;
+            pending.push(names(&below)?);
+            open.push(below);
+        }
+    }
+    Ok(bytes)
+}
+
+/// How many directories are open at once.
+const DEEPEST: usize = 200;
 
 /// Removes what a directory holds; whether nothing is left in it. Directories that are not empty are moved to the top;
 /// those that are at the top stay.

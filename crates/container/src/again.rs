@@ -1,0 +1,76 @@
+//! What a restart policy stands on: starts that nobody asked for, and whether somebody wanted a container to end.
+//!
+//! The policy itself, when to start what again, is `sampan-service`'s.
+
+use std::time::Duration;
+
+use sampan_model::{ContainerId, ContainerStatus};
+
+use crate::containers::lock;
+use crate::{ContainerError, ContainerRecord, Containers};
+
+impl Containers {
+    /// The record of the container with this id.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn record(&self, id: &ContainerId) -> Result<ContainerRecord, ContainerError> {
+        self.inner.get(id).map(|container| container.record())
+    }
+
+    /// [Stops](Self::stop) a container because somebody wants it stopped: its restart policy leaves it so.
+    ///
+    /// # Errors
+    /// As of [`stop`](Self::stop).
+    pub async fn stop_by_hand(&self, id: &ContainerId, grace: Duration) -> Result<(), ContainerError> {
+        self.want_stopped(id).await?;
+        self.stop(id, grace).await
+    }
+
+    /// Remembers that somebody wants a container to end, until it is started again. A start by its policy that is under
+    /// way has its turn first.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn want_stopped(&self, id: &ContainerId) -> Result<(), ContainerError> {
+        self.set_stopped(id, true).await
+    }
+
+    /// Forgets that somebody wanted a container to end.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn want_running(&self, id: &ContainerId) -> Result<(), ContainerError> {
+        self.set_stopped(id, false).await
+    }
+
+    async fn set_stopped(&self, id: &ContainerId, stopped: bool) -> Result<(), ContainerError> {
+        let container = self.inner.get(id)?;
+        self.blocking("stopping a container", move |inner| {
+            let _turn = lock(&container.turn);
+            if container.record().stopped != stopped {
+                container.change(inner, |record| record.stopped = stopped);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Starts a container by its restart policy, and counts that; one that somebody has stopped meanwhile is left so.
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start).
+    pub async fn start_again(&self, id: &ContainerId) -> Result<ContainerRecord, ContainerError> {
+        let container = self.inner.get(id)?;
+        self.blocking("starting a container again", move |inner| {
+            let _turn = lock(&container.turn);
+            let record = container.record();
+            if record.stopped || record.state.status != ContainerStatus::Exited {
+                return Ok(record);
+            }
+            container.change(inner, |record| record.state.restarts = record.state.restarts.saturating_add(1));
+            inner.start_in_turn(&container)
+        })
+        .await
+    }
+}

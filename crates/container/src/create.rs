@@ -1,0 +1,132 @@
+//! A container's creation: everything that its image leaves open is resolved, and it is recorded. Nothing runs yet.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sampan_image::Image;
+use sampan_model::instance::SERVERS;
+use sampan_model::{ContainerId, ContainerSpec, ContainerState, signal};
+use sampan_store::Durability;
+
+use crate::containers::{Container, Index, Inner};
+use crate::{ContainerError, ContainerRecord, Containers, disk, failpoint, mounts};
+
+/// The most containers of one instance, be it that they share servers: the supervisor holds descriptors for each.
+const MOST_CONTAINERS: usize = SERVERS as usize;
+
+impl Containers {
+    /// Records a container. It is not started.
+    ///
+    /// # Errors
+    /// The name is taken, the size is more than the machine has, or the image cannot be run here.
+    pub async fn create(&self, spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
+        self.blocking("creating a container", move |inner| inner.create(spec)).await
+    }
+}
+
+impl Inner {
+    fn create(&self, mut spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
+        self.foundation.machine.holds(&spec.size)?;
+        self.check_ports(spec.owner.uid, &spec.ports)?;
+        mounts::check(&spec.mounts)?;
+        spec.disk.as_ref().map_or(Ok(()), disk::check)?;
+        let _as_it_is = self.foundation.images.hold();
+        let image = Image::read(&**self.foundation.images.blobs(), &spec.image)?;
+        if let (None, Some(given)) = (spec.stop_signal, &image.config.stop_signal) {
+            // nonsense is as good as nothing, as to Docker
+            spec.stop_signal = signal::parse(given).ok();
+        }
+        let named = spec.server.as_ref().map(|name| self.named(name)).transpose()?;
+        let _kept = named.as_ref().map(|named| self.keep(named)).transpose()?;
+        let server = named.as_ref().map(|named| named.record());
+        if let Some(server) = &server {
+            // a part of it is no wish that could be kept: what runs on it shares all of it
+            spec.size = server.spec.size;
+            spec.host_name.clone_from(&server.spec.name);
+            if spec.disk.is_some() {
+                return Err(ContainerError::ServerDisk);
+            }
+        }
+        let command = command_line(&spec, &image)?;
+        let env = environment(&spec, &image);
+        let id = new_id()?;
+
+        let mut index = self.index();
+        index.refuse_taken(&spec.name, &spec.owner, None)?;
+        if index.containers.len() >= MOST_CONTAINERS {
+            return Err(ContainerError::TooManyContainers(MOST_CONTAINERS));
+        }
+        let server_index = match &server {
+            Some(server) => server.index,
+            None => self.free_index(&index)?,
+        };
+        let record = ContainerRecord {
+            id: id.clone(),
+            spec,
+            server_id: server.map(|server| server.id),
+            server_index,
+            address: self.block().server_address(server_index),
+            command,
+            env,
+            state: ContainerState::created(),
+            boot_id: self.foundation.machine.boot_id.clone(),
+            resume: false,
+            stopped: false,
+            created_at: Timestamp::now(),
+        };
+        self.foundation.records.put(&record.key(), &record, Durability::RunState)?;
+        index.servers.insert(server_index);
+        index.containers.insert(id, Arc::new(Container::new(record.clone())));
+        drop(index);
+        failpoint::reach("container_recorded");
+        if let Some(size) = &record.spec.disk
+            && let Err(error) = disk::make(&self.foundation.containers_dir.join(record.id.as_str()), size)
+        {
+            // what of it could not be removed goes at the next start
+            let _ = self.get(&record.id).and_then(|container| self.remove(&container));
+            return Err(error.into());
+        }
+        Ok(record)
+    }
+
+    /// A server's index that is nobody's.
+    pub(crate) fn free_index(&self, index: &Index) -> Result<u32, ContainerError> {
+        let is_free = |server: &u32| !index.servers.contains(server) && !self.wires.is_going(*server);
+        (0..SERVERS).find(is_free).ok_or(ContainerError::NoServerLeft(SERVERS))
+    }
+}
+
+/// The image's entrypoint and command under the spec's, as Docker puts them together.
+fn command_line(spec: &ContainerSpec, image: &Image) -> Result<Vec<String>, ContainerError> {
+    let config = &image.config;
+    let command = if spec.command.is_empty() && spec.entrypoint.is_none() { &config.cmd } else { &spec.command };
+    let entrypoint = spec.entrypoint.as_ref().unwrap_or(&config.entrypoint);
+    let line: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
+    if line.is_empty() { Err(ContainerError::NoCommand(spec.image_name.clone())) } else { Ok(line) }
+}
+
+/// The image's environment under the spec's, with the `PATH` and `HOSTNAME` that Docker adds.
+fn environment(spec: &ContainerSpec, image: &Image) -> Vec<String> {
+    const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let mut env: Vec<(String, String)> =
+        vec![("PATH".to_owned(), PATH.to_owned()), ("HOSTNAME".to_owned(), spec.host_name.to_string())];
+    let image_env = image.config.env.iter().filter_map(|pair| pair.split_once('='));
+    let image_env = image_env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    for (name, value) in image_env.chain(spec.env.iter().cloned()) {
+        match env.iter_mut().find(|(known, _)| *known == name) {
+            Some(pair) => pair.1 = value,
+            None => env.push((name, value)),
+        }
+    }
+    env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+pub(crate) fn new_id() -> Result<ContainerId, ContainerError> {
+    let mut bytes = [0; 32];
+    let read = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    match read {
+        Ok(32) => Ok(ContainerId::from_bytes(bytes)),
+        Ok(_) => Err(ContainerError::Stopping("making an id")),
+        Err(source) => Err(ContainerError::Io { what: "read random bytes".to_owned(), source: source.into() }),
+    }
+}

@@ -1,0 +1,25 @@
+//! Whose containers are: to a user there are those that they may touch, and no others.
+
+use sampan_model::Owner;
+
+use crate::containers::find_among;
+use crate::{ContainerError, ContainerRecord, Containers};
+
+impl Containers {
+    /// As [`find`](Self::find), among those that `owner` may touch: others' are not there, nor in the way.
+    ///
+    /// # Errors
+    /// The text means none of them, or several.
+    pub fn find_of(&self, owner: &Owner, text: &str) -> Result<ContainerRecord, ContainerError> {
+        let mut all = self.inner.all();
+        all.retain(|container| owner.may_touch(&container.record().spec.owner));
+        find_among(all, text).map(|container| container.record())
+    }
+
+    /// As [`list`](Self::list), of those that `owner` may touch.
+    pub fn list_of(&self, owner: &Owner) -> Vec<ContainerRecord> {
+        let mut records = self.list();
+        records.retain(|record| owner.may_touch(&record.spec.owner));
+        records
+    }
+}
