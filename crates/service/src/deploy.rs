@@ -3,11 +3,12 @@
 //! Both change together, under one lock and in one transaction of the records, before anyone is told: a put, a
 //! removal, a deploy's success and its failure never see or leave a half of each other.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use sampan_model::view::{DeployEvent, ErrorView};
-use sampan_model::{Label, ServiceSpec};
+use sampan_model::{Label, Owner, ServiceSpec};
 use sampan_store::{Durability, Records, RecordsError};
 use tokio::sync::{Notify, watch};
 
@@ -25,6 +26,10 @@ pub(crate) struct Desk {
     told: watch::Sender<DeployRecord>,
     /// Whether nothing of the service is left.
     pub(crate) gone: watch::Sender<bool>,
+    /// What is in the way of a replica's next try is gone: it is not to wait for its time.
+    may_try_now: AtomicBool,
+    /// Why a replica was not ready the last time that one was not.
+    reason: Mutex<Option<String>>,
 }
 
 #[derive(Clone)]
@@ -42,8 +47,8 @@ impl State {
 }
 
 /// A deploy that has just begun.
-pub(crate) fn starting(version: u64) -> DeployRecord {
-    DeployRecord { version, event: DeployEvent::Waiting { on: "a server".to_owned() } }
+pub(crate) fn starting(version: u64, owner: Owner) -> DeployRecord {
+    DeployRecord { version, owner, event: DeployEvent::Waiting { on: "a server".to_owned() } }
 }
 
 impl Desk {
@@ -55,11 +60,34 @@ impl Desk {
             told: watch::Sender::new(deploy.clone()),
             state: Mutex::new(State { intent, deploy, is_held_back: false }),
             gone: watch::Sender::new(false),
+            may_try_now: AtomicBool::new(false),
+            reason: Mutex::new(None),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the next try begin now.
+    pub(crate) fn try_now(&self) {
+        self.may_try_now.store(true, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+
+    /// Whether the next try is to begin now; asked once.
+    pub(crate) fn takes_try(&self) -> bool {
+        self.may_try_now.swap(false, Ordering::SeqCst)
+    }
+
+    /// A replica is not ready, or all is well again.
+    pub(crate) fn set_reason(&self, reason: Option<String>) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// Why a replica is not ready, as far as that is known.
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn intent(&self) -> Option<ServiceRecord> {
@@ -108,7 +136,7 @@ impl Desk {
 
     /// Intends a spec; its version. The same again is the same version, which is deployed once more where `all_ready`
     /// does not say that it is all there.
-    pub(crate) fn put(&self, spec: ServiceSpec, all_ready: bool) -> Result<u64, ServiceError> {
+    pub(crate) fn put(&self, spec: ServiceSpec, asker: &Owner, all_ready: bool) -> Result<u64, ServiceError> {
         let mut state = self.state();
         let mut next = state.clone();
         let version = match state.intent.clone() {
@@ -116,6 +144,7 @@ impl Desk {
                 let version = state.deploy.version + 1;
                 next.intent = Some(ServiceRecord {
                     spec,
+                    owner: asker.clone(),
                     version,
                     latest: version,
                     deployed: false,
@@ -123,8 +152,11 @@ impl Desk {
                     removing: false,
                     created_at: Timestamp::now(),
                 });
-                next.deploy = starting(version);
+                next.deploy = starting(version, asker.clone());
                 version
+            }
+            Some(record) if !asker.may_touch(&record.owner) => {
+                return Err(ServiceError::Strangers(self.name.to_string()));
             }
             Some(record) if record.removing => return Err(ServiceError::Removing(self.name.to_string())),
             Some(record) if record.spec.source != spec.source => {
@@ -141,7 +173,7 @@ impl Desk {
                 if is_told {
                     return Ok(record.version);
                 }
-                next.deploy = starting(record.version);
+                next.deploy = starting(record.version, record.owner);
                 record.version
             }
             Some(record) => {
@@ -151,9 +183,9 @@ impl Desk {
                 } else {
                     record.previous.clone()
                 };
+                next.deploy = starting(version, record.owner.clone());
                 next.intent =
                     Some(ServiceRecord { spec, version, latest: version, deployed: false, previous, ..record });
-                next.deploy = starting(version);
                 version
             }
         };
@@ -169,6 +201,7 @@ impl Desk {
         if let Some(record) = &mut next.intent {
             record.removing = true;
             self.commit(&mut state, next)?;
+            sampan_container::failpoint::reach("service_removing");
         }
         Ok(())
     }
@@ -194,7 +227,7 @@ impl Desk {
             }
             _ => return Ok(()),
         }
-        next.deploy = DeployRecord { version, event };
+        next.deploy = DeployRecord { version, event, ..next.deploy };
         self.commit(&mut state, next)
     }
 
@@ -221,7 +254,7 @@ impl Desk {
             });
             given_up = Some(record.spec);
         }
-        next.deploy = DeployRecord { version, event: DeployEvent::Failed { error, log_tail } };
+        next.deploy = DeployRecord { version, event: DeployEvent::Failed { error, log_tail }, ..next.deploy };
         next.is_held_back = true;
         if let Err(error) = self.commit(&mut state, next.clone()) {
             // a full disk, most likely the reason of the failure itself: whoever waits is told all the same

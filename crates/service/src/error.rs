@@ -19,6 +19,9 @@ pub enum ServiceError {
         /// Where that service comes from: a directory, or "another source".
         owner: String,
     },
+    /// The name is another user's.
+    #[error("the name {0:?} is taken")]
+    Strangers(String),
     /// A number of replicas that cannot be.
     #[error("{asked} replicas were asked for: use 1 to {most}")]
     Replicas {
@@ -26,6 +29,14 @@ pub enum ServiceError {
         asked: u32,
         /// The most.
         most: u32,
+    },
+    /// Several replicas on one server.
+    #[error("{asked} replicas were asked for on the server {server:?}: there they would share one address, so it is 1")]
+    PlacedReplicas {
+        /// The server.
+        server: String,
+        /// What was asked for.
+        asked: u32,
     },
     /// A name in the environment that cannot be.
     #[error("{0:?} is no name of an environment variable")]

@@ -11,10 +11,12 @@
 
 mod deploy;
 mod error;
+mod placement;
 pub mod plan;
 mod probe;
 mod record;
 mod replica;
+mod restart;
 mod services;
 mod task;
 

@@ -5,8 +5,9 @@
 //! 1. Requests go to every ready replica of the intended version, and to those of other versions for as long as the
 //!    intended one has not all its replicas ready.
 //! 2. Replicas of other versions go when the intended version has all its replicas ready.
-//! 3. Replicas that are missing are created, under the lowest free numbers; ended ones are started again.
-//! 4. A service that is not intended any more has nothing.
+//! 3. On a server that the two would share, the other goes first: nothing can answer at one port beside it.
+//! 4. Replicas that are missing are created, under the lowest free numbers; ended ones are started again.
+//! 5. A service that is not intended any more has nothing.
 
 use std::collections::BTreeSet;
 
@@ -30,6 +31,8 @@ pub struct Observed {
     pub version: u64,
     /// Where it is.
     pub phase: Phase,
+    /// It is on the server that replicas of the intended version are to be on, and so has their address and ports.
+    pub in_the_way: bool,
 }
 
 /// Where a replica is.
@@ -58,6 +61,8 @@ pub struct Plan {
     pub retire: Vec<u32>,
     /// All that is intended is ready.
     pub complete: bool,
+    /// Nothing is started until a replica of another version has gone.
+    pub blocked: bool,
 }
 
 /// Plans.
@@ -78,16 +83,18 @@ pub fn plan(intended: Option<Intended>, observed: &[Observed]) -> Plan {
     let complete = ready == wanted;
     let others = staying().filter(|replica| !is_current(replica));
     let (kept, superseded): (Vec<&Observed>, Vec<&Observed>) =
-        others.partition(|replica| !complete && replica.phase != Phase::Ended);
+        others.partition(|replica| !complete && replica.phase != Phase::Ended && !replica.in_the_way);
+    let is_blocked = observed.iter().any(|replica| !is_current(&replica) && replica.in_the_way);
 
     let route = current.iter().chain(&kept).filter(|replica| replica.phase == Phase::Ready);
     let mut plan = Plan {
         route: sorted(route.map(|replica| replica.number)),
         retire: sorted(surplus.iter().chain(&superseded).map(|replica| replica.number)),
         complete,
+        blocked: is_blocked,
         ..Plan::default()
     };
-    if intended.may_start {
+    if intended.may_start && !is_blocked {
         let ended = current.iter().filter(|replica| replica.phase == Phase::Ended);
         plan.restart = sorted(ended.map(|replica| replica.number));
         let taken: BTreeSet<u32> = observed.iter().map(|replica| replica.number).collect();
@@ -119,10 +126,26 @@ mod tests {
 
     use super::*;
 
+    fn observe(number: u32, version: u64, phase: Phase) -> Observed {
+        Observed { number, version, phase, in_the_way: false }
+    }
+
+    #[test]
+    fn on_a_shared_server_the_other_goes_first() {
+        let intended = Some(Intended { version: 2, replicas: 1, may_start: true });
+        let old = |phase| Observed { in_the_way: true, ..observe(1, 1, phase) };
+        let first = plan(intended, &[old(Phase::Ready)]);
+        assert_eq!((first.retire, first.create, first.route, first.blocked), (vec![1], vec![], vec![], true));
+        let then = plan(intended, &[old(Phase::Retiring)]);
+        assert_eq!((then.retire, then.create, then.blocked), (vec![], vec![], true));
+        let last = plan(intended, &[]);
+        assert_eq!((last.create, last.blocked), (vec![1], false));
+    }
+
     fn check(intended: Option<(u64, u32)>, observed: &[(u32, u64, Phase)], expected: &str) {
         let intended = intended.map(|(version, replicas)| Intended { version, replicas, may_start: true });
         let observed: Vec<_> =
-            observed.iter().map(|&(number, version, phase)| Observed { number, version, phase }).collect();
+            observed.iter().map(|&(number, version, phase)| observe(number, version, phase)).collect();
         let plan = plan(intended, &observed);
         let text = format!(
             "route {:?} create {:?} restart {:?} retire {:?}{}",
@@ -169,7 +192,7 @@ mod tests {
             for round in 0..20 {
                 let observed: Vec<_> = world
                     .iter()
-                    .map(|(&number, &(version, phase))| Observed { number, version, phase })
+                    .map(|(&number, &(version, phase))| observe(number, version, phase))
                     .collect();
                 let plan = plan(Some(intended), &observed);
                 prop_assert!(plan.route.len() >= least, "round {round}: {plan:?}");

@@ -1,15 +1,15 @@
 //! Whether a replica is ready, and at which port: the one health prober.
 //!
 //! The port is the one given, else the image's declared one, else what the process listens on: `PORT`'s, else the
-//! lowest that answers HTTP. There is no event for "a process began to listen", so it is looked at again and again,
+//! lowest that answers HTTP. A service that requests are not routed to has none to look for: it is ready when it has run
+//! for a moment. There is no event for "a process began to listen", so it is looked at again and again,
 //! soon at first and every 100 ms at the latest.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sampan_container::Containers;
-use sampan_container::Listening;
+use sampan_container::{ContainerRecord, Containers, Listening};
 use sampan_model::ContainerId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -20,6 +20,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How long one answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a replica without a port has to run until it is taken for one that goes on running: most that cannot, for
+/// want of a variable, a file or a database, end before.
+const STEADY_AFTER: Duration = Duration::from_secs(1);
 
 /// What to look for.
 #[derive(Debug, Clone)]
@@ -67,6 +71,17 @@ pub(crate) async fn until_ready(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Waits until a replica that has no port has run for a moment. Its end is for others to notice.
+pub(crate) async fn until_steady(record: &ContainerRecord, mut waiting: impl FnMut(String)) -> ReadyRecord {
+    waiting("it to have run for a moment".to_owned());
+    let started_at = record.state.started_at;
+    // a clock that was set back meanwhile is no reason to wait longer
+    let since = started_at.and_then(|at| Duration::try_from(at.duration_until(Timestamp::now())).ok());
+    tokio::time::sleep(STEADY_AFTER.saturating_sub(since.unwrap_or_default())).await;
+    let address = SocketAddr::new(IpAddr::V4(record.address), 0);
+    ReadyRecord { address, port_source: "nothing is routed to it".to_owned(), started_at }
 }
 
 /// One look: ready, or what is missing, for people.

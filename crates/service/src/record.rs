@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use sampan_model::view::DeployEvent;
-use sampan_model::{ContainerId, Digest, Label, ServiceSpec};
+use sampan_model::{ContainerId, Digest, Label, Owner, ServiceSpec};
 use serde::{Deserialize, Serialize};
 
 pub(crate) const SERVICES: &str = "default/service/";
@@ -31,6 +31,9 @@ pub(crate) fn ready_key(id: &ContainerId) -> String {
 pub struct ServiceRecord {
     /// The spec of the version that is to run.
     pub spec: ServiceSpec,
+    /// Whose it is: whoever asked for it first.
+    #[serde(default)]
+    pub owner: Owner,
     /// That version.
     pub version: u64,
     /// The latest version there was, be it that it failed.
@@ -48,6 +51,11 @@ pub struct ServiceRecord {
 }
 
 impl ServiceRecord {
+    /// Whether it is intended to be on this server.
+    pub(crate) fn is_on(&self, server: &Label) -> bool {
+        self.spec.server.as_ref() == Some(server)
+    }
+
     /// The images that are of use to it: what runs, and what there is to go back to.
     pub fn images(&self) -> impl Iterator<Item = &Digest> {
         [&self.spec.image].into_iter().chain(self.previous.as_ref().map(|previous| &previous.spec.image))
@@ -68,6 +76,9 @@ pub struct Previous {
 pub struct DeployRecord {
     /// The version it is a deploy of.
     pub version: u64,
+    /// Whose the service is, or was.
+    #[serde(default)]
+    pub owner: Owner,
     /// How it stands.
     pub event: DeployEvent,
 }

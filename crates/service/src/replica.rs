@@ -9,7 +9,7 @@ use std::time::Duration;
 use sampan_container::{ContainerError, ContainerRecord, Containers};
 use sampan_model::view::ErrorView;
 use sampan_model::{
-    ContainerId, ContainerName, ContainerSpec, ContainerState, ContainerStatus, Label, ServiceRef, ServiceSpec,
+    ContainerId, ContainerName, ContainerSpec, ContainerState, ContainerStatus, Label, Owner, ServiceRef, ServiceSpec,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -35,6 +35,7 @@ pub(crate) struct Run {
     pub(crate) name: Label,
     pub(crate) number: u32,
     pub(crate) version: u64,
+    pub(crate) owner: Owner,
     pub(crate) spec: ServiceSpec,
     pub(crate) quitting: watch::Receiver<bool>,
     pub(crate) say: mpsc::Sender<(u32, Said)>,
@@ -75,19 +76,28 @@ impl Run {
         let Ok(mut state) = self.containers.watch(&record.id) else { return };
         let mut quitting = self.quitting.clone();
         if !ready {
-            let Some(target) = self.target(&record).await else { return };
+            let target = match self.spec.ingress {
+                true => match self.target(&record).await {
+                    Some(target) => Some(target),
+                    None => return,
+                },
+                false => None,
+            };
             let limit = Duration::from_millis(self.spec.health.start_timeout_ms);
             let mut deadline = Box::pin(tokio::time::sleep(limit));
             let missing = Arc::new(Mutex::new("it to be looked at".to_owned()));
             let (heard, say, number) = (Arc::clone(&missing), self.say.clone(), self.number);
             let containers = self.containers.clone();
             let mut probing = Box::pin(async move {
-                probe::until_ready(&containers, &target, |on| {
+                let waiting = |on: String| {
                     *heard.lock().unwrap_or_else(PoisonError::into_inner) = on.clone();
                     // only the latest matters: where the service's task is behind, this one is left out
                     let _ = say.try_send((number, Said::Waiting(on)));
-                })
-                .await
+                };
+                match target {
+                    Some(target) => probe::until_ready(&containers, &target, waiting).await,
+                    None => probe::until_steady(&record, waiting).await,
+                }
             });
             let mut late = false;
             while !ready {
@@ -156,6 +166,7 @@ impl Run {
         env.extend(self.spec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
         ContainerSpec {
             size: self.spec.size,
+            owner: self.owner.clone(),
             entrypoint: (!self.spec.command.is_empty()).then(|| self.spec.command.clone()),
             env,
             mounts: self.spec.mounts.clone(),

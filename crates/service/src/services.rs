@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sampan_container::{ContainerRecord, Containers};
-use sampan_model::view::{Deploy, ErrorView, ServiceView};
-use sampan_model::{ImageName, Label, RoutedService, ServiceSpec, Upstream};
+use sampan_container::{ContainerError, ContainerRecord, Containers, Images};
+use sampan_model::view::{Deploy, ErrorView, PruneView, ServiceView};
+use sampan_model::{Digest, ImageName, Label, Owner, RoutedService, ServiceSpec, Upstream};
 use sampan_store::Records;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -31,11 +31,18 @@ pub(crate) struct Inner {
     /// Where the edge serves HTTP.
     http: Vec<SocketAddr>,
     desks: Mutex<HashMap<Label, Arc<Desk>>>,
-    routes: Mutex<BTreeMap<Label, Vec<Upstream>>>,
+    routes: Mutex<BTreeMap<Label, Ready>>,
     /// Set when the daemon stops: what ends from then on was ended by it.
     stopping: watch::Sender<bool>,
     /// Every task of every service.
     pub(crate) tasks: TaskTracker,
+}
+
+/// The ready replicas of a service.
+pub(crate) struct Ready {
+    pub(crate) replicas: Vec<Upstream>,
+    /// Whether requests are routed to them.
+    pub(crate) ingress: bool,
 }
 
 impl Services {
@@ -60,7 +67,12 @@ impl Services {
         });
         let services = Self { inner };
         services.take_over().await?;
+        services.inner.tasks.spawn(crate::restart::run(Arc::clone(&services.inner)));
+        // what an uploader sent, or a removal left, when the daemon before was killed
+        let inner = Arc::clone(&services.inner);
+        services.inner.tasks.spawn(async move { inner.collect_garbage().await });
         services.inner.containers.edge().open();
+        services.finish_closing();
         Ok(services)
     }
 
@@ -83,7 +95,7 @@ impl Services {
             let record = record.value;
             let name = record.spec.name.clone();
             let deploy = inner.records.get::<DeployRecord>(&deploy_key(&name))?;
-            let deploy = deploy.map_or_else(|| starting(record.version), |deploy| deploy.value);
+            let deploy = deploy.map_or_else(|| starting(record.version, record.owner.clone()), |deploy| deploy.value);
             let desk = Arc::new(Desk::new(name.clone(), Arc::clone(&inner.records), Some(record), deploy));
             inner.desks().insert(name.clone(), Arc::clone(&desk));
             task::start(inner, desk, replicas.remove(&name).unwrap_or_default());
@@ -92,7 +104,7 @@ impl Services {
         for (name, records) in replicas {
             // told as it ended, if the daemon before had come to say so
             let deploy = inner.records.get::<DeployRecord>(&deploy_key(&name))?;
-            let deploy = deploy.map_or_else(|| starting(0), |deploy| deploy.value);
+            let deploy = deploy.map_or_else(|| starting(0, Owner::default()), |deploy| deploy.value);
             let desk = Arc::new(Desk::new(name.clone(), Arc::clone(&inner.records), None, deploy));
             inner.desks().insert(name, Arc::clone(&desk));
             task::start(inner, desk, records);
@@ -105,9 +117,9 @@ impl Services {
     ///
     /// # Errors
     /// The name is another source's, the spec cannot be met on this machine, or the image cannot be run here.
-    pub async fn put(&self, spec: ServiceSpec) -> Result<Deploy, ServiceError> {
+    pub async fn put(&self, spec: ServiceSpec, asker: &Owner) -> Result<Deploy, ServiceError> {
         let image = spec.image.clone();
-        let put = self.put_checked(spec).await;
+        let put = self.put_checked(spec, asker).await;
         if put.is_err() {
             self.inner.containers.images().give_up_upload(&image);
             self.inner.collect_garbage().await;
@@ -115,7 +127,7 @@ impl Services {
         put
     }
 
-    async fn put_checked(&self, spec: ServiceSpec) -> Result<Deploy, ServiceError> {
+    async fn put_checked(&self, spec: ServiceSpec, asker: &Owner) -> Result<Deploy, ServiceError> {
         self.check(&spec).await?;
         let inner = &self.inner;
         let name = spec.name.clone();
@@ -125,7 +137,7 @@ impl Services {
             if let Some(desk) = leaving {
                 inner.until_gone(&desk).await?;
             }
-            match put(inner, spec.clone()) {
+            match put(inner, spec.clone(), asker) {
                 // removed in between
                 Err(ServiceError::Removing(_)) => {}
                 other => break other?,
@@ -142,6 +154,7 @@ impl Services {
         if let Some(name) = spec.env.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
             return Err(ServiceError::EnvironmentName(name.clone()));
         }
+        self.inner.check_placement(spec)?;
         self.inner.containers.machine().holds(&spec.size)?;
         self.inner.containers.declared_port(&spec.image).await?;
         Ok(())
@@ -168,6 +181,13 @@ impl Services {
             Some(record) => Ok((record.value, None)),
             None => Err(ServiceError::NoDeploy { name: name.to_string(), version }),
         }
+    }
+
+    /// Whose a service is; or was, where the last deploy of that name failed and there is none.
+    pub fn owner(&self, name: &Label) -> Option<Owner> {
+        let deploy = self.inner.desks().get(name).map(|desk| desk.watch_deploy().borrow().owner.clone());
+        let recorded = || self.inner.records.get::<DeployRecord>(&deploy_key(name)).ok().flatten();
+        deploy.or_else(|| recorded().map(|record| record.value.owner))
     }
 
     /// Gives a deploy up, where it is still under way; comes back when nothing of its version is left.
@@ -229,6 +249,21 @@ impl Services {
         self.inner.collect_garbage().await;
     }
 
+    /// Removes what [`collect_garbage`](Self::collect_garbage) does, and with `all` also the images that no container and
+    /// no service has; says what that was.
+    ///
+    /// # Errors
+    /// Something cannot be read or removed.
+    pub async fn prune_images(&self, all: bool, asker: &Owner) -> Result<PruneView, ServiceError> {
+        let asker = asker.clone();
+        self.inner.collect(move |images, of_use| images.of(&asker).prune(all, of_use.into_keys().collect())).await
+    }
+
+    /// The manifest of every image that services have, each with the words for one of those: `service "hello"`.
+    pub fn images(&self) -> HashMap<Digest, String> {
+        self.inner.images()
+    }
+
     /// Stops reconciling, and waits until nothing is being done any more: the daemon is about to end every container,
     /// and that is nobody's crash.
     pub async fn stop(&self) {
@@ -241,8 +276,8 @@ impl Services {
     pub fn is_ready(&self, record: &ContainerRecord) -> Option<bool> {
         let service = record.spec.service.as_ref()?;
         let routes = self.inner.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let upstreams = routes.get(&service.name);
-        Some(upstreams.is_some_and(|upstreams| upstreams.iter().any(|one| one.replica == record.spec.name)))
+        let ready = routes.get(&service.name);
+        Some(ready.is_some_and(|ready| ready.replicas.iter().any(|one| one.replica == record.spec.name)))
     }
 
     fn view(&self, desk: &Desk) -> Option<ServiceView> {
@@ -258,17 +293,19 @@ impl Services {
             _ => "ready",
         };
         let routes = self.inner.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let port = routes.get(&desk.name).and_then(|upstreams| upstreams.first()).map(|one| one.address.port());
+        let port = routes.get(&desk.name).and_then(|ready| ready.replicas.first()).map(|one| one.address.port());
+        let port = port.filter(|_| record.spec.ingress);
         drop(routes);
         Some(ServiceView {
             kind: "service".to_owned(),
             name: desk.name.clone(),
-            url: self.inner.url(&desk.name),
+            url: self.inner.url_of(&record.spec),
             image: record.spec.image,
             source: record.spec.source,
             size: record.spec.size,
             replicas: views,
             health: health.to_owned(),
+            reason: desk.reason().filter(|_| health != "ready"),
             version: record.version,
             port,
             created_at: record.created_at,
@@ -278,18 +315,18 @@ impl Services {
 
 /// Intends the spec at its service's desk, a new one where there is none. One put at a time, whatever its name: each is
 /// a few records.
-fn put(inner: &Arc<Inner>, spec: ServiceSpec) -> Result<u64, ServiceError> {
+fn put(inner: &Arc<Inner>, spec: ServiceSpec, asker: &Owner) -> Result<u64, ServiceError> {
     let name = spec.name.clone();
     let image = spec.image.clone();
     let mut desks = inner.desks();
     let version = match desks.get(&name) {
         Some(desk) if desk.is_leaving() => return Err(ServiceError::Removing(name.to_string())),
-        Some(desk) => desk.put(spec, inner.is_all_ready(desk))?,
+        Some(desk) => desk.put(spec, asker, inner.is_all_ready(desk))?,
         None => {
             let before = inner.records.get::<DeployRecord>(&deploy_key(&name))?;
-            let before = before.map_or_else(|| starting(0), |deploy| deploy.value);
+            let before = before.map_or_else(|| starting(0, Owner::default()), |deploy| deploy.value);
             let desk = Arc::new(Desk::new(name.clone(), Arc::clone(&inner.records), None, before));
-            let version = desk.put(spec, false)?;
+            let version = desk.put(spec, asker, false)?;
             desks.insert(name.clone(), Arc::clone(&desk));
             task::start(inner, desk, Vec::new());
             version
@@ -297,7 +334,7 @@ fn put(inner: &Arc<Inner>, spec: ServiceSpec) -> Result<u64, ServiceError> {
     };
     // the service has the image already: the name is for people
     if let Ok(image_name) = ImageName::parse(name.as_str())
-        && let Err(error) = inner.containers.images().name(&image_name, &image)
+        && let Err(error) = inner.containers.images().of(asker).name(&image_name, &image)
     {
         tracing::warn!(service = %name, %error, "a service's image has no name");
     }
@@ -313,7 +350,12 @@ impl Inner {
         self.stopping.subscribe()
     }
 
-    pub(crate) fn url(&self, name: &Label) -> String {
+    /// Where a service is reached; nothing where no requests are routed to it.
+    pub(crate) fn url_of(&self, spec: &ServiceSpec) -> String {
+        if spec.ingress { self.url(&spec.name) } else { String::new() }
+    }
+
+    fn url(&self, name: &Label) -> String {
         match self.http.first().map(SocketAddr::port) {
             None | Some(80) => format!("http://{name}.localhost/"),
             Some(port) => format!("http://{name}.localhost:{port}/"),
@@ -340,41 +382,54 @@ impl Inner {
 
     /// See [`Services::collect_garbage`].
     pub(crate) async fn collect_garbage(self: &Arc<Self>) {
+        let collected = self.collect(|images, of_use| images.collect_garbage(of_use.into_keys().collect()));
+        if let Err(error) = collected.await {
+            tracing::warn!(%error, "images of no use could not be removed");
+        }
+    }
+
+    /// Collects garbage while nothing is intended, and then deletes it.
+    async fn collect<T: Send + 'static>(
+        self: &Arc<Self>,
+        collect: impl FnOnce(&Images, HashMap<Digest, String>) -> Result<T, ContainerError> + Send + 'static,
+    ) -> Result<T, ServiceError> {
         let inner = Arc::clone(self);
         let collected = tokio::task::spawn_blocking(move || {
             let images = inner.containers.images();
-            {
+            let collected = {
                 // held throughout, and taken before the images' own lock as a put does: nothing is intended meanwhile
                 let desks = inner.desks();
-                let intents = desks.values().filter_map(|desk| desk.intent());
-                let of_use = intents.flat_map(|record| record.images().cloned().collect::<Vec<_>>()).collect();
-                images.collect_garbage(of_use)?;
-            }
-            images.sweep()
+                collect(images, images_of(&desks))?
+            };
+            images.sweep()?;
+            Ok(collected)
         });
-        if let Ok(Err(error)) = collected.await {
-            tracing::warn!(%error, "images of no use could not be removed");
-        }
+        collected.await.map_err(|_| ServiceError::Stopping)?
+    }
+
+    fn images(&self) -> HashMap<Digest, String> {
+        images_of(&self.desks())
     }
 
     /// Whether all replicas that are intended are ready.
     fn is_all_ready(&self, desk: &Desk) -> bool {
         let wanted = desk.intent().map_or(0, |record| record.spec.replicas as usize);
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        routes.get(&desk.name).map_or(0, Vec::len) >= wanted
+        routes.get(&desk.name).map_or(0, |ready| ready.replicas.len()) >= wanted
     }
 
     /// Sends a service's requests to these, and to no others; `None` where the service is gone. The revision of the
     /// edge's table that says so comes back.
-    pub(crate) fn route(&self, name: &Label, upstreams: Option<Vec<Upstream>>) -> u64 {
+    pub(crate) fn route(&self, name: &Label, ready: Option<Ready>) -> u64 {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        match upstreams {
-            Some(upstreams) => routes.insert(name.clone(), upstreams),
+        match ready {
+            Some(ready) => routes.insert(name.clone(), ready),
             None => routes.remove(name),
         };
-        let services = routes.iter();
+        // to the edge there is no service that nothing is routed to
+        let services = routes.iter().filter(|(_, ready)| ready.ingress);
         let services =
-            services.map(|(name, upstreams)| RoutedService { name: name.clone(), upstreams: upstreams.clone() });
+            services.map(|(name, ready)| RoutedService { name: name.clone(), upstreams: ready.replicas.clone() });
         self.containers.edge().set_services(services.collect())
     }
 
@@ -387,4 +442,16 @@ impl Inner {
             _ = stopping.wait_for(|stopping| *stopping) => Err(ServiceError::Stopping),
         }
     }
+}
+
+/// The images of these services, each with the words for one that has it.
+fn images_of(desks: &HashMap<Label, Arc<Desk>>) -> HashMap<Digest, String> {
+    let mut images = HashMap::new();
+    for desk in desks.values() {
+        let Some(record) = desk.intent() else { continue };
+        for image in record.images() {
+            images.insert(image.clone(), format!("service {:?}", desk.name.as_str()));
+        }
+    }
+    images
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sampan_container::{ContainerError, ContainerRecord, Containers};
 use sampan_model::view::{DeployEvent, ErrorView};
-use sampan_model::{ContainerId, ContainerName, ContainerStatus, EdgeStatus, ImageName, ServiceSpec, Upstream};
+use sampan_model::{ContainerId, ContainerName, ContainerStatus, EdgeStatus, ImageName, Label, ServiceSpec, Upstream};
 use sampan_store::Durability;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -20,7 +20,7 @@ use crate::deploy::Desk;
 use crate::plan::{Intended, Observed, Phase, plan};
 use crate::record::{ReadyRecord, ServiceRecord, ready_key};
 use crate::replica::{Run, Said, is_set};
-use crate::services::Inner;
+use crate::services::{Inner, Ready};
 
 /// How long requests under way may take before a replica that is replaced is asked to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -40,6 +40,8 @@ const LOG_TAIL: usize = 20;
 
 struct Replica {
     version: u64,
+    /// The server with a name that it is on.
+    server: Option<Label>,
     phase: Phase,
     id: Option<ContainerId>,
     ready: Option<ReadyRecord>,
@@ -124,6 +126,11 @@ impl Task {
             self.pause = Duration::ZERO;
             self.retry_at = None;
         }
+        if self.desk.takes_try() {
+            self.pause = Duration::ZERO;
+            self.retry_at = None;
+        }
+        let placed = record.as_ref().and_then(|record| record.spec.server.clone());
         let intended = record.as_ref().map(|record| Intended {
             version: record.version,
             replicas: record.spec.replicas,
@@ -132,7 +139,12 @@ impl Task {
         let observed: Vec<Observed> = self
             .replicas
             .iter()
-            .map(|(&number, replica)| Observed { number, version: replica.version, phase: replica.phase })
+            .map(|(&number, replica)| Observed {
+                number,
+                version: replica.version,
+                phase: replica.phase,
+                in_the_way: placed.is_some() && replica.server == placed,
+            })
             .collect();
         let plan = plan(intended, &observed);
         let revision = self.route(&plan.route);
@@ -140,6 +152,10 @@ impl Task {
             self.retire(number, revision, record.is_none());
         }
         let Some(record) = record else { return };
+        if plan.blocked {
+            let on = "the version before it to end, as both would have one address";
+            self.desk.wait_for(record.version, on.to_owned());
+        }
         for number in plan.create {
             self.begin(number, &record, None);
         }
@@ -174,7 +190,7 @@ impl Task {
         let ready = self.replicas.values().filter(|replica| replica.version == record.version);
         let Some(ready) = ready.filter_map(|replica| replica.ready.as_ref()).next() else { return };
         let event = DeployEvent::Ready {
-            url: self.inner.url(&self.desk.name),
+            url: self.inner.url_of(&record.spec),
             port: ready.address.port(),
             port_source: ready.port_source.clone(),
         };
@@ -206,9 +222,14 @@ impl Task {
                 replica.phase = Phase::Ready;
                 replica.ready = Some(ready);
                 replica.ready_since = Some(Instant::now());
+                self.desk.set_reason(None);
             }
-            Said::NotReady(error) => self.fail(number, error).await,
+            Said::NotReady(error) => {
+                self.desk.set_reason(Some(error.message.clone()));
+                self.fail(number, error).await;
+            }
             Said::Ended(error) => {
+                self.desk.set_reason(Some(error.message.clone()));
                 let was_steady = replica.ready_since.is_some_and(|since| since.elapsed() >= STEADY);
                 replica.phase = Phase::Ended;
                 replica.ready = None;
@@ -263,7 +284,9 @@ impl Task {
         match &self.routed {
             Some((routed, revision)) if *routed == upstreams => *revision,
             _ => {
-                let revision = self.inner.route(&self.desk.name, Some(upstreams.clone()));
+                let ingress = self.desk.intent().is_none_or(|record| record.spec.ingress);
+                let ready = Ready { replicas: upstreams.clone(), ingress };
+                let revision = self.inner.route(&self.desk.name, Some(ready));
                 self.routed = Some((upstreams, revision));
                 revision
             }
@@ -278,6 +301,7 @@ impl Task {
             name: self.desk.name.clone(),
             number,
             version: record.version,
+            owner: record.owner.clone(),
             spec: record.spec.clone(),
             quitting,
             say: self.say.clone(),
@@ -285,6 +309,7 @@ impl Task {
         let task = self.inner.tasks.spawn(run.start_and_tend(id.clone()));
         let replica = Replica {
             version: record.version,
+            server: record.spec.server.clone(),
             phase: Phase::Starting,
             id,
             ready: None,
@@ -314,6 +339,7 @@ impl Task {
                 name: self.desk.name.clone(),
                 number: service.replica,
                 version: service.version,
+                owner: record.spec.owner.clone(),
                 spec: spec.clone(),
                 quitting,
                 say: self.say.clone(),
@@ -322,6 +348,7 @@ impl Task {
         });
         let replica = Replica {
             version: service.version,
+            server: record.spec.server.clone(),
             phase,
             id: Some(record.id.clone()),
             ready: ready.filter(|_| running),
