@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use sampan_container::LogRange;
 use sampan_model::view::{
-    Change, ContainerCreate, ContainerView, DaemonView, Deploy, DeployEvent, Exit, ImageView, LogFrame, ServiceView,
+    Change, ContainerCreate, ContainerView, DaemonView, Deploy, DeployEvent, Exit, FsckView, ImageDetails, ImageView,
+    LogFrame, ProcessRow, PruneView, Pruned, ServerView, ServiceView, Stats, VolumeView,
 };
 use sampan_model::{Digest, ImageName, Label, ServiceSpec};
 use tokio::sync::mpsc;
 
 use crate::ApiError;
+use crate::operations::Operation;
+use crate::servers::ServerAction;
+use crate::volumes::VolumeAction;
 
 /// A request, free of HTTP. Blobs are not among them: their bytes are streamed (see [`Core`](crate::Core)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +32,12 @@ pub enum Action {
     ListImages,
     /// One image.
     ShowImage(ImageName),
-    /// Take an image's name away.
-    ForgetImage(ImageName),
+    /// Take an image's name away; by force also one that is in use.
+    ForgetImage(ImageName, Force),
+    /// Remove what no image needs, and where that is asked for images that nothing uses.
+    PruneImages(Unused),
+    /// Examine every image, and where that is asked for mend what can be.
+    ExamineImages(Repair),
     /// Intend a service.
     PutService(Box<ServiceSpec>),
     /// All services.
@@ -41,8 +50,14 @@ pub enum Action {
     FollowDeploy(Label, u64),
     /// Give a deploy up.
     CancelDeploy(Label, u64),
-    /// Create and start a container.
-    Run(Box<ContainerCreate>),
+    /// Create a container, and start it.
+    Run(Box<ContainerCreate>, Start),
+    /// Something with a container that is there.
+    Operate(String, Operation),
+    /// Something with servers.
+    Servers(ServerAction),
+    /// Something with volumes.
+    Volumes(VolumeAction),
     /// All containers.
     ListContainers,
     /// One container.
@@ -61,6 +76,15 @@ pub enum Action {
     FollowRecords(u64),
 }
 
+/// Whether a new container is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At once.
+    Now,
+    /// When somebody asks for it.
+    Later,
+}
+
 /// Whether what runs may be ended for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Force {
@@ -70,13 +94,22 @@ pub enum Force {
     No,
 }
 
-/// Which part of a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LogRange {
-    /// Go on until the container has ended.
-    pub follow: bool,
-    /// Only so many last lines of what is there.
-    pub tail: Option<usize>,
+/// Whether images that nothing uses are to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unused {
+    /// They are.
+    Removed,
+    /// They stay.
+    Kept,
+}
+
+/// Whether what is wrong is to be mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// It is.
+    Yes,
+    /// It is only told.
+    No,
 }
 
 /// What came of an action.
@@ -89,6 +122,12 @@ pub enum Outcome {
     Daemon(Box<DaemonView>),
     /// An image.
     Image(ImageView),
+    /// An image with all that it says of itself.
+    ImageDetails(Box<ImageDetails>),
+    /// What was removed of images.
+    Pruned(PruneView),
+    /// What is wrong with images.
+    Examined(FsckView),
     /// Images.
     Images(Vec<ImageView>),
     /// A deploy.
@@ -101,6 +140,20 @@ pub enum Outcome {
     Container(Box<ContainerView>),
     /// Containers.
     Containers(Vec<ContainerView>),
+    /// A volume.
+    Volume(VolumeView),
+    /// Volumes.
+    Volumes(Vec<VolumeView>),
+    /// What was removed of volumes.
+    VolumesPruned(Pruned),
+    /// A server.
+    Server(Box<ServerView>),
+    /// Servers.
+    Servers(Vec<ServerView>),
+    /// A container's processes.
+    Processes(Vec<ProcessRow>),
+    /// What a container uses.
+    Stats(Box<Stats>),
     /// How a container ended.
     Exit(Exit),
     /// Objects of several kinds.

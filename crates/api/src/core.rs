@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use sampan_container::{ContainerRecord, Containers, Images};
+use sampan_container::{ContainerError, ContainerRecord, Containers, Images, LogRange};
 use sampan_model::view::{Change, ContainerCreate, DaemonView, DeployEvent};
-use sampan_model::{ContainerName, ContainerSpec, Label};
+use sampan_model::{ImageName, Label};
 use sampan_service::Services;
 use sampan_store::{Records, WatchError};
 use tokio::sync::mpsc;
 
-use crate::action::{Force, LogRange};
+use crate::action::{Force, Repair, Start, Unused};
+use crate::create::start_new;
+use crate::owners::{Sieve, is_for_governors, only_governors};
 use crate::{Action, ApiError, Caller, Outcome};
 
 /// Deploy events and changes between the daemon and one that follows them.
@@ -52,64 +54,117 @@ impl Core {
     /// It could not be done: why, and what to do next.
     pub async fn perform(&self, caller: &Caller, action: Action) -> Result<Outcome, ApiError> {
         tracing::debug!(uid = caller.uid, ?action, "asked");
+        if is_for_governors(&action) && !caller.governs {
+            return Err(only_governors());
+        }
         match action {
             Action::ShowDaemon => Ok(Outcome::Daemon(Box::new((self.daemon)()))),
             Action::StopDaemon => self.order(DaemonOrder::Stop).await,
             Action::RestartDaemon => self.order(DaemonOrder::Restart).await,
             Action::Purge => self.order(DaemonOrder::Purge).await,
             Action::NameImage(name, manifest) => {
-                self.on_images(move |images| images.name(&name, &manifest)).await.map(Outcome::Image)
+                self.on_images(caller, move |images| images.name(&name, &manifest)).await.map(Outcome::Image)
             }
-            Action::ListImages => self.on_images(Images::list).await.map(Outcome::Images),
-            Action::ShowImage(name) => self.on_images(move |images| images.get(&name)).await.map(Outcome::Image),
-            Action::ForgetImage(name) => {
-                self.on_images(move |images| images.forget(&name)).await?;
+            Action::ListImages => self.on_images(caller, Images::list).await.map(Outcome::Images),
+            Action::ShowImage(name) => {
+                let details = self.on_images(caller, move |images| images.details(&name)).await?;
+                Ok(Outcome::ImageDetails(Box::new(details)))
+            }
+            Action::ForgetImage(name, force) => {
+                let mut services = self.services.images();
+                let own = self.own_services(caller);
+                for words in services.values_mut() {
+                    // to anybody else its name is not there
+                    if !own.iter().any(|service| *words == format!("service {:?}", service.name.as_str())) {
+                        *words = "another user's service".to_owned();
+                    }
+                }
+                self.on_images(caller, move |images| match force {
+                    Force::Yes => images.forget(&name),
+                    Force::No => images.remove(&name, &services),
+                })
+                .await?;
                 self.services.collect_garbage().await;
                 Ok(Outcome::Done)
             }
-            Action::PutService(spec) => Ok(Outcome::Deploy(self.services.put(*spec).await?)),
-            Action::ListServices => Ok(Outcome::Services(self.services.list())),
-            Action::ShowService(name) => Ok(Outcome::Service(Box::new(self.services.get(&name)?))),
+            Action::PruneImages(unused) => {
+                Ok(Outcome::Pruned(self.services.prune_images(unused == Unused::Removed, &caller.owner()).await?))
+            }
+            Action::ExamineImages(repair) => {
+                let services = self.services.images();
+                let examined =
+                    self.on_images(caller, move |images| images.fsck(repair == Repair::Yes, &services)).await?;
+                if repair == Repair::Yes {
+                    // the parts of images whose names were taken away
+                    self.services.collect_garbage().await;
+                }
+                Ok(Outcome::Examined(examined))
+            }
+            Action::PutService(spec) => {
+                if let Some(server) = &spec.server {
+                    self.own_server(caller, server)?;
+                }
+                Ok(Outcome::Deploy(self.services.put(*spec, &caller.owner()).await?))
+            }
+            Action::ListServices => Ok(Outcome::Services(self.own_services(caller))),
+            Action::ShowService(name) => {
+                self.own_service(caller, &name)?;
+                Ok(Outcome::Service(Box::new(self.services.get(&name)?)))
+            }
             Action::RemoveService(name) => {
+                self.own_service(caller, &name)?;
                 self.services.remove(&name).await?;
                 Ok(Outcome::Done)
             }
-            Action::FollowDeploy(name, version) => self.follow_deploy(&name, version),
+            Action::FollowDeploy(name, version) => {
+                self.own_service(caller, &name)?;
+                self.follow_deploy(&name, version)
+            }
             Action::CancelDeploy(name, version) => {
+                self.own_service(caller, &name)?;
                 self.services.cancel_deploy(&name, version).await?;
                 Ok(Outcome::Done)
             }
-            Action::Run(asked) => self.run(*asked).await,
+            Action::Run(asked, start) => self.run(caller, *asked, start).await,
+            Action::Servers(action) => self.servers(caller, action).await,
+            Action::Operate(name, operation) => {
+                let record = self.own_container(caller, &name)?;
+                self.operate(record, operation).await
+            }
+            Action::Volumes(action) => self.volumes(caller.owner(), action).await,
             Action::ListContainers => {
-                let records = self.containers.list();
+                let records = self.containers.list_of(&caller.owner());
                 Ok(Outcome::Containers(
                     records.iter().map(|record| record.view(self.services.is_ready(record))).collect(),
                 ))
             }
             Action::ShowContainer(name) => {
-                let record = self.containers.find(&name)?;
+                let record = self.own_container(caller, &name)?;
                 Ok(Outcome::Container(Box::new(record.view(self.services.is_ready(&record)))))
             }
             Action::StopContainer(name, grace) => {
-                let record = self.containers.find(&name)?;
+                let record = self.own_container(caller, &name)?;
                 not_a_replica(&record)?;
-                self.containers.stop(&record.id, grace).await?;
+                self.containers.stop_by_hand(&record.id, grace).await?;
                 Ok(Outcome::Done)
             }
             Action::WaitContainer(name) => {
-                let record = self.containers.find(&name)?;
+                let record = self.own_container(caller, &name)?;
                 Ok(Outcome::Exit(self.containers.wait(&record.id).await?))
             }
             Action::RemoveContainer(name, force) => {
-                let record = self.containers.find(&name)?;
+                let record = self.own_container(caller, &name)?;
                 not_a_replica(&record)?;
+                if force == Force::Yes {
+                    self.containers.want_stopped(&record.id).await?;
+                }
                 self.containers.remove(&record.id, force == Force::Yes).await?;
                 self.services.collect_garbage().await;
                 Ok(Outcome::Done)
             }
-            Action::ReadLog(name, range) => self.read_log(&name, range),
-            Action::Inspect(name) => self.inspect(&name),
-            Action::FollowRecords(from) => self.follow_records(from),
+            Action::ReadLog(name, range) => self.read_log(caller, &name, range),
+            Action::Inspect(name) => self.inspect(caller, &name).await,
+            Action::FollowRecords(from) => self.follow_records(caller, from),
         }
     }
 
@@ -118,11 +173,13 @@ impl Core {
         Ok(Outcome::Begun)
     }
 
-    async fn on_images<T: Send + 'static>(
+    /// Does something with the images as they are to the caller.
+    pub(crate) async fn on_images<T: Send + 'static>(
         &self,
+        caller: &Caller,
         work: impl FnOnce(&Images) -> Result<T, sampan_container::ContainerError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let images = self.containers.images().clone();
+        let images = self.containers.images().of(&caller.owner());
         let done = tokio::task::spawn_blocking(move || work(&images)).await;
         Ok(done.map_err(|_| ApiError::stopping())??)
     }
@@ -153,67 +210,80 @@ impl Core {
         Ok(Outcome::DeployEvents(receiver))
     }
 
-    async fn run(&self, asked: ContainerCreate) -> Result<Outcome, ApiError> {
-        let image_name = asked.image.clone();
-        let image = self.on_images(move |images| images.resolve(&asked.image)).await?;
-        let name = match asked.name {
-            Some(name) => name,
-            None => made_up_name()?,
-        };
-        let spec = ContainerSpec {
-            size: asked.size,
-            command: asked.command,
-            env: asked.env,
-            remove_at_exit: asked.remove_at_exit,
-            ..ContainerSpec::new(name, image, image_name)
-        };
+    async fn run(&self, caller: &Caller, asked: ContainerCreate, start: Start) -> Result<Outcome, ApiError> {
+        let spec = self.spec_of(caller, asked).await?;
         // a task of its own: whoever asked may go away in the middle, and no half is to be left then
         let containers = self.containers.clone();
-        let started = tokio::spawn(async move {
+        let ran = tokio::spawn(async move {
             let record = containers.create(spec).await?;
-            let started = containers.start(&record.id).await;
-            if started.is_err() {
-                // a container that never ran is nobody's: only the error is of use
-                if let Err(error) = containers.remove(&record.id, true).await {
-                    tracing::warn!(id = %record.id, %error, "a container that did not start could not be removed");
-                }
+            match start {
+                Start::Now => start_new(&containers, record).await,
+                Start::Later => Ok(record),
             }
-            started
         });
-        let record = started.await.map_err(|_| ApiError::stopping())??;
+        let record = ran.await.map_err(|_| ApiError::stopping())??;
         Ok(Outcome::Container(Box::new(record.view(None))))
     }
 
-    fn read_log(&self, name: &str, range: LogRange) -> Result<Outcome, ApiError> {
+    fn read_log(&self, caller: &Caller, name: &str, range: LogRange) -> Result<Outcome, ApiError> {
         // of a service: its first replica's
-        let record = self.containers.find(name).or_else(|error| {
-            let replicas = self.containers.list();
+        let owner = caller.owner();
+        let record = self.containers.find_of(&owner, name).or_else(|error| {
+            let replicas = self.containers.list_of(&owner);
             let mut replicas = replicas
                 .into_iter()
                 .filter(|record| record.spec.service.as_ref().is_some_and(|service| service.name.as_str() == name));
             replicas.next().ok_or(error)
         })?;
-        Ok(Outcome::Log(self.containers.read_log(&record.id, range.follow, range.tail)?))
+        Ok(Outcome::Log(self.containers.read_log(&record.id, range)?))
     }
 
-    fn inspect(&self, name: &str) -> Result<Outcome, ApiError> {
-        let service = Label::parse(name).ok().and_then(|label| self.services.get(&label).ok());
-        let object = match service {
-            Some(service) => serde_json::to_value(service),
-            None => {
-                let record = self.containers.find(name)?;
-                serde_json::to_value(record.view(self.services.is_ready(&record)))
+    async fn inspect(&self, caller: &Caller, name: &str) -> Result<Outcome, ApiError> {
+        let mut objects = Vec::new();
+        if let Ok(label) = Label::parse(name) {
+            let service = self.own_service(caller, &label).ok().and_then(|()| self.services.get(&label).ok());
+            objects.extend(service.map(|service| object(&service)));
+            let server = self.own_server(caller, &label).ok();
+            objects.extend(server.map(|server| object(&self.server_view(&server))));
+        }
+        match self.containers.find_of(&caller.owner(), name) {
+            // the beginning of an id is not what is meant where something has that name
+            Ok(record) if objects.is_empty() || record.spec.name.as_str() == name => {
+                objects.push(object(&record.view(self.services.is_ready(&record))));
             }
-        };
-        Ok(Outcome::Objects(vec![object.expect("views have only text keys")]))
+            Err(error) if objects.is_empty() => objects.push(match self.own_volume(caller, name).await {
+                Some(volume) => object(&volume),
+                None => self.inspect_image(caller, name, error).await?,
+            }),
+            Ok(_) | Err(_) => {}
+        }
+        Ok(Outcome::Objects(objects))
     }
 
-    fn follow_records(&self, from: u64) -> Result<Outcome, ApiError> {
+    /// The image of a name that nothing else has: `error` says so.
+    async fn inspect_image(
+        &self,
+        caller: &Caller,
+        name: &str,
+        error: ContainerError,
+    ) -> Result<serde_json::Value, ApiError> {
+        // that there is no container of the name is the better answer where there is no image either
+        let (ContainerError::NotFound(_), Ok(image)) = (&error, ImageName::parse(name)) else {
+            return Err(error.into());
+        };
+        match self.on_images(caller, move |images| images.details(&image)).await {
+            Err(refused) if refused.view.code == "not_found" => Err(error.into()),
+            details => Ok(object(&details?)),
+        }
+    }
+
+    fn follow_records(&self, caller: &Caller, from: u64) -> Result<Outcome, ApiError> {
         let too_old = |error: WatchError| {
             let hint = "list what there is, and follow from the revision of `GET /v1/daemon`";
             ApiError::new(StatusCode::GONE, "revision_too_old", error.to_string(), Some(hint))
         };
         let mut watch = self.records.watch(from).map_err(too_old)?;
+        let mut sieve = Sieve::new(caller, self);
         let (changes, receiver) = mpsc::channel(FOLLOWED);
         tokio::spawn(async move {
             loop {
@@ -224,6 +294,9 @@ impl Core {
                 let change = change
                     .map(|change| Change { revision: change.revision, key: change.key, value: change.value })
                     .map_err(too_old);
+                if change.as_ref().is_ok_and(|change| !sieve.passes(change)) {
+                    continue;
+                }
                 let failed = change.is_err();
                 if changes.send(change).await.is_err() || failed {
                     return;
@@ -234,8 +307,20 @@ impl Core {
     }
 }
 
+/// A container that never ran is nobody's: only the error is of use.
+pub(crate) async fn remove_unstarted(containers: &Containers, record: &ContainerRecord) {
+    if let Err(error) = containers.remove(&record.id, true).await {
+        tracing::warn!(id = %record.id, %error, "a container that did not start could not be removed");
+    }
+}
+
+/// A view among others of other kinds.
+fn object(view: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(view).expect("views have only text keys")
+}
+
 /// A service's replicas are its own to end: it would start them again.
-fn not_a_replica(record: &ContainerRecord) -> Result<(), ApiError> {
+pub(crate) fn not_a_replica(record: &ContainerRecord) -> Result<(), ApiError> {
     match &record.spec.service {
         Some(service) => Err(ApiError::new(
             StatusCode::CONFLICT,
@@ -249,25 +334,6 @@ fn not_a_replica(record: &ContainerRecord) -> Result<(), ApiError> {
         )),
         None => Ok(()),
     }
-}
-
-/// A name for a container that was given none.
-fn made_up_name() -> Result<ContainerName, ApiError> {
-    const FIRST: [&str; 16] = [
-        "amber", "brisk", "calm", "dusty", "early", "fair", "green", "hazy", "idle", "jolly", "keen", "lucid", "merry",
-        "noble", "quiet", "rapid",
-    ];
-    const SECOND: [&str; 16] = [
-        "anchor", "beacon", "cargo", "delta", "estuary", "ferry", "gull", "harbour", "island", "junk", "keel",
-        "lagoon", "mast", "oar", "pier", "rudder",
-    ];
-    let mut bytes = [0; 8];
-    let read = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    read.map_err(|error| ApiError::bad_request(format!("no random bytes: {error}")))?;
-    let pick = |words: &[&'static str; 16], byte: u8| words[usize::from(byte % 16)];
-    let number = u32::from_le_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]) % 1_000_000;
-    let name = format!("{}_{}_{number}", pick(&FIRST, bytes[0]), pick(&SECOND, bytes[1]));
-    ContainerName::parse(&name).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// The grace that a container is given where none is asked for.

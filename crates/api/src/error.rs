@@ -1,7 +1,8 @@
 //! Errors as callers see them: a stable code, what failed, and what to do next.
 
 use axum::http::StatusCode;
-use sampan_container::ContainerError;
+use sampan_container::files::FilesError;
+use sampan_container::{ContainerError, DiskError, MountError, VolumeError};
 use sampan_model::view::{ErrorBody, ErrorView};
 use sampan_service::ServiceError;
 
@@ -75,13 +76,25 @@ pub(crate) fn no_space(message: String) -> ApiError {
     ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", message, Some(hint))
 }
 
+/// Whose name a hint's command is to be given; where the error has none to tell, the word for one.
+fn subject(error: &ContainerError) -> &str {
+    match error {
+        ContainerError::NameTaken { name, .. } | ContainerError::TooManyAttached { name, .. } => name,
+        ContainerError::NotRunning(name) | ContainerError::Paused(name) | ContainerError::Running(name) => name,
+        _ => "NAME",
+    }
+}
+
 impl From<ContainerError> for ApiError {
     fn from(error: ContainerError) -> Self {
         let message = in_full(&error);
         if is_no_space(&error) {
             return no_space(message);
         }
-        let of = |status, code, hint| Self::new(status, code, message.clone(), hint);
+        let of = |status, code, hint: Option<&str>| {
+            let hint = hint.map(|hint| hint.replace("NAME", subject(&error)));
+            Self::new(status, code, message.clone(), hint.as_deref())
+        };
         match &error {
             ContainerError::NotFound(_) => {
                 of(StatusCode::NOT_FOUND, "not_found", Some("`sampan ps -a` lists what there is"))
@@ -91,6 +104,14 @@ impl From<ContainerError> for ApiError {
                 "not_found",
                 Some("`sampan image ls` lists the images; `sampan image import ROOTFS.tar NAME` makes one"),
             ),
+            ContainerError::ImageInUse { .. } => of(
+                StatusCode::CONFLICT,
+                "in_use",
+                Some(
+                    "remove that first (`sampan rm NAME`, `sampan down NAME`), or take only the name away with --force",
+                ),
+            ),
+            ContainerError::Strangers(_) => of(StatusCode::CONFLICT, "name_taken", Some("choose another name")),
             ContainerError::Ambiguous(_) => of(StatusCode::CONFLICT, "ambiguous", Some("give more of its digits")),
             ContainerError::Name(_) => of(StatusCode::BAD_REQUEST, "bad_request", None),
             ContainerError::NameTaken { .. } => of(
@@ -104,11 +125,100 @@ impl From<ContainerError> for ApiError {
             ContainerError::TooSmall { .. } => {
                 of(StatusCode::BAD_REQUEST, "too_small", Some("ask for more with --memory"))
             }
-            ContainerError::NoServerLeft(_) => {
+            ContainerError::NoServerLeft(_) | ContainerError::TooManyContainers(_) => {
                 of(StatusCode::CONFLICT, "no_server_left", Some("remove containers that have ended: `sampan rm NAME`"))
             }
+            ContainerError::Publish(error) if error.source.kind() == std::io::ErrorKind::AddrInUse => of(
+                StatusCode::CONFLICT,
+                "port_taken",
+                Some("choose another port of the host (`-p OTHER:PORT`), or none for a free one (`-p PORT`)"),
+            ),
+            ContainerError::Publish(_) => {
+                of(StatusCode::BAD_REQUEST, "cannot_listen", Some("`ip addr` lists the addresses of this machine"))
+            }
+            ContainerError::PrivilegedPort { .. } => {
+                of(StatusCode::FORBIDDEN, "forbidden", Some("choose a higher port of the host, such as 8080"))
+            }
+            ContainerError::TooManyPorts { .. } => of(StatusCode::BAD_REQUEST, "too_large", None),
+            ContainerError::Files(FilesError::Path { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                of(StatusCode::NOT_FOUND, "not_found", Some("`sampan exec NAME ls` shows what there is"))
+            }
+            ContainerError::Files(_) => of(StatusCode::BAD_REQUEST, "cannot_copy", None),
+            ContainerError::Disk(error) => {
+                let code = match error {
+                    DiskError::NoQuota(_) => "no_quota",
+                    DiskError::TooSmall(_) => "too_small",
+                    _ => "bad_disk",
+                };
+                of(StatusCode::BAD_REQUEST, code, error.hint())
+            }
+            ContainerError::Mount(MountError::Volume(error)) | ContainerError::Volume(error) => {
+                let (status, code) = match error {
+                    VolumeError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
+                    VolumeError::NameTaken(_) => (StatusCode::CONFLICT, "name_taken"),
+                    VolumeError::InUse { .. } => (StatusCode::CONFLICT, "in_use"),
+                    VolumeError::Reserved => (StatusCode::BAD_REQUEST, "bad_request"),
+                    _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+                };
+                of(status, code, error.hint().as_deref())
+            }
+            ContainerError::Mount(error) => of(StatusCode::BAD_REQUEST, "bad_mount", error.hint().as_deref()),
+            ContainerError::NoServer(_) => of(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                Some("`sampan server ls` lists them; `sampan server create NAME` makes one"),
+            ),
+            ContainerError::ServerTaken(_) => of(
+                StatusCode::CONFLICT,
+                "name_taken",
+                Some("choose another name, or close that server: `sampan server close NAME`"),
+            ),
+            ContainerError::ServerStopped(_) => {
+                of(StatusCode::CONFLICT, "server_stopped", Some("start it first: `sampan server start NAME`"))
+            }
+            ContainerError::SharedSize { .. } => of(
+                StatusCode::CONFLICT,
+                "shared_size",
+                Some("change the server's: `sampan server resize NAME --cpus 2 --memory 4GiB`"),
+            ),
+            ContainerError::MemoryInUse { .. } => of(
+                StatusCode::CONFLICT,
+                "in_use",
+                Some("ask for more with --memory, or end something that uses it (`sampan stats` shows what)"),
+            ),
+            ContainerError::ServerDisk => of(
+                StatusCode::BAD_REQUEST,
+                "no_shared_disk",
+                Some("leave --disk out, or give it to the server: `sampan server create NAME --disk 1GiB --disk-loop`"),
+            ),
+            ContainerError::NotRunning(_) => {
+                of(StatusCode::CONFLICT, "not_running", Some("start it first: `sampan start NAME`"))
+            }
+            ContainerError::Paused(_) => {
+                of(StatusCode::CONFLICT, "paused", Some("let it go on first: `sampan unpause NAME`"))
+            }
+            ContainerError::NotPaused(_) => {
+                of(StatusCode::CONFLICT, "not_paused", Some("`sampan ps` shows which containers are"))
+            }
+            ContainerError::Signal(_) => of(StatusCode::BAD_REQUEST, "bad_request", None),
             ContainerError::Running(_) => {
                 of(StatusCode::CONFLICT, "running", Some("stop it first: `sampan stop NAME`, or use --force"))
+            }
+            ContainerError::Unfollowed(_) => of(
+                StatusCode::CONFLICT,
+                "streams_lost",
+                Some("read its log: `sampan logs -f NAME`; `sampan restart NAME` makes it one to attach to again"),
+            ),
+            ContainerError::TooManyAttached { .. } => of(
+                StatusCode::CONFLICT,
+                "in_use",
+                Some("detach one of them (Ctrl-P Ctrl-Q), or read its log: `sampan logs -f NAME`"),
+            ),
+            ContainerError::NoExecCommand(_) => {
+                of(StatusCode::BAD_REQUEST, "bad_request", Some("give a command after the container's name"))
+            }
+            ContainerError::NoSuchUser { .. } => {
+                of(StatusCode::BAD_REQUEST, "bad_request", Some("give a number, or a name that the container knows"))
             }
             ContainerError::NoCommand(_) => {
                 of(StatusCode::BAD_REQUEST, "bad_request", Some("give a command after the image"))
@@ -168,7 +278,10 @@ impl From<ServiceError> for ApiError {
                 "name_taken",
                 Some("choose another name with --name, or remove that service: `sampan down NAME`"),
             ),
-            ServiceError::Replicas { .. } | ServiceError::EnvironmentName(_) => {
+            ServiceError::Strangers(_) => {
+                of(StatusCode::CONFLICT, "name_taken", Some("choose another name with --name"))
+            }
+            ServiceError::Replicas { .. } | ServiceError::PlacedReplicas { .. } | ServiceError::EnvironmentName(_) => {
                 of(StatusCode::BAD_REQUEST, "bad_request", None)
             }
             ServiceError::Removing(_) => of(StatusCode::CONFLICT, "removing", Some("try again when it is gone")),

@@ -8,11 +8,18 @@
 
 mod access;
 mod action;
+pub(crate) mod codes;
 mod core;
+mod create;
+mod download;
 mod error;
 pub mod native;
 mod openapi;
+mod operations;
+mod owners;
+mod servers;
 mod upload;
+mod volumes;
 
 pub use access::{Access, Caller};
 pub use action::{Action, Outcome};

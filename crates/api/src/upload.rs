@@ -44,7 +44,7 @@ pub(crate) async fn receive(images: &Images, digest: Digest, body: Body) -> Resu
                 received += chunk.len() as u64;
                 if received > LONGEST_BLOB {
                     let message = format!("the blob {digest} is longer than {LONGEST_BLOB} bytes");
-                    broken = Some(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, None));
+                    broken = Some(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message, None));
                     break;
                 }
                 if sender.send(chunk).await.is_err() {

@@ -1,7 +1,15 @@
 //! The native API: HTTP requests parsed into actions, outcomes written as HTTP. Its table is in
 //! [`sampan_model::view`].
 
-mod routes;
+pub(crate) mod endpoint;
+mod files;
+mod operations;
+mod refused;
+pub(crate) mod routes;
+mod servers;
+mod stream;
+mod talk;
+mod volumes;
 mod write;
 
 use std::io;
@@ -55,6 +63,7 @@ pub async fn serve(
                 Some("see GET /openapi.json"),
             ))
         })
+        .layer(axum::middleware::from_fn(refused::in_our_words))
         .layer(axum::middleware::from_fn_with_state(native.clone(), admit))
         .with_state(native);
     axum::serve(listener, app.into_make_service_with_connect_info::<Peer>()).with_graceful_shutdown(stop).await
@@ -68,7 +77,8 @@ async fn admit(
     next: Next,
 ) -> Response {
     match peer.0.filter(|caller| native.access.admits(caller)) {
-        Some(caller) => {
+        Some(mut caller) => {
+            caller.governs = native.access.governs(&caller);
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
