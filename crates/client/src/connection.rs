@@ -5,18 +5,19 @@
 //! future that waits for it) closes the connection, and the daemon knows that nobody is interested any more.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use sampan_model::view::{ErrorBody, ErrorView};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{ClientError, Root, StartError, StartOptions, ensure_started, unix};
@@ -66,6 +67,41 @@ impl Client {
             }
             other => other,
         }
+    }
+
+    /// Asks once for the connection itself to speak another protocol over.
+    pub(crate) async fn upgrade(&self, call: &Call, protocol: &'static str) -> Result<Upgraded, ClientError> {
+        match self.upgrade_once(call, protocol).await {
+            Err(error @ ClientError::NoDaemon { .. }) => {
+                self.revive(error).await?;
+                self.upgrade_once(call, protocol).await
+            }
+            other => other,
+        }
+    }
+
+    async fn upgrade_once(&self, call: &Call, protocol: &'static str) -> Result<Upgraded, ClientError> {
+        let stream = unix::connect(&self.root.socket()).await?;
+        let lost = |source| ClientError::Lost { request: call.to_string(), source };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        let connection = connection.with_upgrades();
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
+        let mut request = call.request().await?;
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(UPGRADE, HeaderValue::from_static(protocol));
+        let response = sender.send_request(request).await.map_err(lost)?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let (head, body) = response.into_parts();
+            let answer = Answer { request: call.to_string(), status: head.status, body, _driver: driver };
+            return Err(answer.error().await);
+        }
+        let upgraded = hyper::upgrade::on(response).await.map_err(lost)?;
+        let parts = upgraded.downcast::<TokioIo<UnixStream>>().map_err(|_| ClientError::Answer {
+            request: call.to_string(),
+            reason: "it is not the connection that was upgraded".into(),
+        })?;
+        Ok(Upgraded { request: call.to_string(), stream: parts.io.into_inner(), read: parts.read_buf })
     }
 
     async fn ask_once(&self, call: &Call) -> Result<Answer, ClientError> {
@@ -150,6 +186,8 @@ enum Content {
     Empty,
     Json(Bytes),
     File(crate::images::Upload),
+    /// What can be sent once only.
+    Once(Mutex<Option<RequestBody>>),
 }
 
 pub(crate) type RequestBody = BoxBody<Bytes, std::io::Error>;
@@ -168,6 +206,11 @@ impl Call {
         Self { content: Content::File(upload), ..self }
     }
 
+    /// With a body that is there once: the call is not to be made again.
+    pub(crate) fn with_stream(self, body: RequestBody) -> Self {
+        Self { content: Content::Once(Mutex::new(Some(body))), ..self }
+    }
+
     async fn request(&self) -> Result<Request<RequestBody>, ClientError> {
         let mut request = Request::builder().method(&self.method).uri(&self.path).header(HOST, "sampan");
         let body = match &self.content {
@@ -179,6 +222,10 @@ impl Call {
             Content::File(upload) => {
                 request = request.header(CONTENT_TYPE, "application/octet-stream");
                 upload.body().await?
+            }
+            Content::Once(body) => {
+                request = request.header(CONTENT_TYPE, "application/octet-stream");
+                body.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_else(|| full(Bytes::new()))
             }
         };
         Ok(request.body(body).expect("paths are built of percent-encoded segments"))
@@ -246,6 +293,14 @@ impl Answer {
             Err(_) => ClientError::Answer { request, reason: format!("it is {status} without an error in JSON") },
         }
     }
+}
+
+/// A connection that speaks another protocol from here on.
+pub(crate) struct Upgraded {
+    pub(crate) request: String,
+    pub(crate) stream: UnixStream,
+    /// What was read of it already.
+    pub(crate) read: Bytes,
 }
 
 /// One segment of a path: everything but unreserved characters (RFC 3986 §2.3) percent-encoded.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sampan_model::view::ErrorView;
 
-use crate::StartError;
+use crate::{RootError, StartError};
 
 /// Why a request was not answered with success.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,12 @@ pub enum ClientError {
         #[source]
         source: hyper::Error,
     },
+    /// The connection was cut before what was attached to had ended: the daemon went away. The process has not.
+    #[error("the connection to the sampan daemon was cut during {request}")]
+    Cut {
+        /// The request's method and path.
+        request: String,
+    },
     /// The daemon refused.
     #[error("{}", error.message)]
     Api {
@@ -64,6 +70,9 @@ pub enum ClientError {
         #[source]
         source: std::io::Error,
     },
+    /// No root could be chosen.
+    #[error(transparent)]
+    Root(#[from] RootError),
     /// A fresh daemon was needed and could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -77,7 +86,7 @@ impl ClientError {
 
     /// Whether the daemon was not there, or went away: the same request may succeed with the next one.
     pub fn is_lost(&self) -> bool {
-        matches!(self, Self::NoDaemon { .. } | Self::Lost { .. })
+        matches!(self, Self::NoDaemon { .. } | Self::Lost { .. } | Self::Cut { .. })
     }
 
     /// What to do next, for people.
@@ -88,12 +97,13 @@ impl ClientError {
                 Some("become a member of the group 'sampan', or run the command with sudo".into())
             }
             Self::Lost { .. } => Some("run the command again; `sampan daemon status` shows whether one runs".into()),
+            Self::Cut { .. } => Some("`sampan attach NAME` attaches to it again".into()),
             Self::Api { error, .. } => error.hint.clone(),
             Self::Answer { .. } => {
                 Some("compare `sampan version` with `sampan daemon status`: `sampan daemon restart` upgrades it".into())
             }
             Self::Start(error) => error.hint(),
-            Self::Connect { .. } | Self::File { .. } => None,
+            Self::Connect { .. } | Self::File { .. } | Self::Root(_) => None,
         }
     }
 }

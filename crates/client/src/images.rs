@@ -7,11 +7,12 @@ use futures_util::TryStreamExt as _;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::Method;
 use hyper::body::Frame;
-use sampan_model::view::{ImageTag, ImageView};
+use sampan_model::view::{FsckView, ImageDetails, ImageTag, ImageView, PruneView};
 use sampan_model::{Digest, ImageName};
 use tokio_util::io::ReaderStream;
 
 use crate::connection::{Answer, Call, RequestBody, segment};
+use crate::stream::Pieces;
 use crate::{Client, ClientError};
 
 /// How much of a file is read at once.
@@ -90,7 +91,7 @@ impl Client {
     ///
     /// # Errors
     /// `not_found` as [`ClientError::Api`].
-    pub async fn image(&self, name: &ImageName) -> Result<ImageView, ClientError> {
+    pub async fn image(&self, name: &ImageName) -> Result<ImageDetails, ClientError> {
         self.fetch(image(name)).await
     }
 
@@ -100,6 +101,56 @@ impl Client {
     /// `in_use`, `not_found` as [`ClientError::Api`].
     pub async fn delete_image(&self, name: &ImageName) -> Result<(), ClientError> {
         self.delete(image(name)).await
+    }
+
+    /// Removes a name although a container or a service has the image, which goes on to have it:
+    /// `DELETE /v1/images/{name}?force=true`.
+    ///
+    /// # Errors
+    /// `not_found` as [`ClientError::Api`].
+    pub async fn untag_image(&self, name: &ImageName) -> Result<(), ClientError> {
+        self.delete(format!("{}?force=true", image(name))).await
+    }
+
+    /// A blob, from its beginning to its end: `GET /v1/blobs/{digest}`. Who reads it compares it with its digest.
+    ///
+    /// # Errors
+    /// `not_found` as [`ClientError::Api`].
+    pub async fn blob(&self, digest: &Digest) -> Result<BlobStream, ClientError> {
+        let answer = self.ask(&Call::new(Method::GET, blob(digest))).await?;
+        Ok(BlobStream { pieces: Pieces::new(answer) })
+    }
+
+    /// Removes what no image needs, and with `all` the images that no container and no service has:
+    /// `POST /v1/images/prune`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn prune_images(&self, all: bool) -> Result<PruneView, ClientError> {
+        let call = Call::new(Method::POST, format!("/v1/images/prune?all={all}"));
+        self.ask_again(&call, Answer::json).await
+    }
+
+    /// Has every image read and compared with its digests, and with `repair` what can be mended, mended:
+    /// `POST /v1/images/fsck`. Takes as long as reading all of them does.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn examine_images(&self, repair: bool) -> Result<FsckView, ClientError> {
+        let call = Call::new(Method::POST, format!("/v1/images/fsck?repair={repair}"));
+        self.ask_again(&call, Answer::json).await
+    }
+}
+
+/// A blob as it comes.
+pub struct BlobStream {
+    pieces: Pieces,
+}
+
+impl BlobStream {
+    /// The next bytes; `None` at the end. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<bytes::Bytes, ClientError>> {
+        std::future::poll_fn(|context| self.pieces.poll(context)).await
     }
 }
 

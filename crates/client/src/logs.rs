@@ -21,6 +21,10 @@ pub struct LogOptions {
     pub follow: bool,
     /// Only so many of the last lines.
     pub tail: Option<usize>,
+    /// Only what was written then or later.
+    pub since: Option<Timestamp>,
+    /// Only what was written before. A log that is followed ends there.
+    pub until: Option<Timestamp>,
 }
 
 /// Where a container wrote to.
@@ -51,21 +55,25 @@ impl Client {
     /// # Errors
     /// `not_found` as [`ClientError::Api`]; [`ClientError::Lost`] where there is no daemon to go on with.
     pub async fn logs(&self, container: &str, options: LogOptions) -> Result<LogStream, ClientError> {
-        let pieces = self.log_pieces(container, options.follow, options.tail).await?;
+        let pieces = self.log_pieces(container, options).await?;
         Ok(LogStream {
             client: self.clone(),
             container: container.into(),
-            follow: options.follow,
+            options,
             frames: Frames::new(pieces),
             told: VecDeque::new(),
             skip: VecDeque::new(),
         })
     }
 
-    async fn log_pieces(&self, container: &str, follow: bool, tail: Option<usize>) -> Result<Pieces, ClientError> {
+    async fn log_pieces(&self, container: &str, options: LogOptions) -> Result<Pieces, ClientError> {
+        let LogOptions { follow, tail, since, until } = options;
         let mut path = format!("/v1/containers/{}/logs?follow={follow}", segment(container));
         if let Some(lines) = tail {
             path.push_str(&format!("&tail={lines}"));
+        }
+        for (name, at) in [("since", since), ("until", until)] {
+            path.extend(at.map(|at| format!("&{name}={}", segment(&at.to_string()))));
         }
         self.ask_again(&Call::new(Method::GET, path), |answer| async { Ok(Pieces::new(answer)) }).await
     }
@@ -75,7 +83,7 @@ impl Client {
 pub struct LogStream {
     client: Client,
     container: String,
-    follow: bool,
+    options: LogOptions,
     frames: Frames,
     /// The last moment's entries: where to go on in the next daemon's telling of the same log.
     told: VecDeque<LogEntry>,
@@ -97,7 +105,7 @@ impl LogStream {
                         return Some(Ok(entry));
                     }
                 }
-                Err(error) if self.follow && error.is_lost() => {
+                Err(error) if self.options.follow && error.is_lost() => {
                     if let Err(error) = self.resume(error).await {
                         return Some(Err(error));
                     }
@@ -110,7 +118,8 @@ impl LogStream {
     /// Asks the next daemon for the whole log; what was told already is passed over.
     async fn resume(&mut self, error: ClientError) -> Result<(), ClientError> {
         self.client.revive(error).await?;
-        self.frames = Frames::new(self.client.log_pieces(&self.container, true, None).await?);
+        self.frames =
+            Frames::new(self.client.log_pieces(&self.container, LogOptions { tail: None, ..self.options }).await?);
         self.skip = self.told.clone();
         Ok(())
     }

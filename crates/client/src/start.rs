@@ -31,6 +31,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout};
 
+use crate::systemd::Units;
 use crate::{Client, ClientError, Root, unix};
 
 /// How long a daemon may take until it listens: it reads the records and finds every container again before.
@@ -92,6 +93,18 @@ pub enum StartError {
         /// The root it is to run for.
         root: PathBuf,
     },
+    /// There is no binary to start it from.
+    #[error("no sampan daemon runs, and there is no `sampan` binary to start one from")]
+    NoBinary,
+    /// `SAMPAN_HTTP` says no place to listen.
+    #[error("SAMPAN_HTTP is {text:?}")]
+    Listen {
+        /// What it says.
+        text: String,
+        /// What is wrong with that.
+        #[source]
+        source: ListenError,
+    },
     /// The binary could not be started.
     #[error("start {} in the background", exe.display())]
     Spawn {
@@ -104,6 +117,14 @@ pub enum StartError {
     /// The daemon says why it cannot run.
     #[error("{}", .0.message)]
     Refused(ErrorView),
+    /// systemd runs the daemon of this root, and could not start it.
+    #[error("systemd could not start {unit}: {why}")]
+    Systemd {
+        /// The service.
+        unit: String,
+        /// What systemctl says.
+        why: String,
+    },
     /// It ended without a word.
     #[error("the sampan daemon ended before it was ready{}", last_words(log))]
     Died {
@@ -127,7 +148,9 @@ impl StartError {
             Self::NeedsRoot { root } => Some(format!("run `sudo sampan daemon start --root {}`", root.display())),
             Self::Refused(error) => error.hint.clone(),
             Self::Died { log } | Self::TooLong { log, .. } => Some(format!("its log is {}", log.display())),
-            Self::Spawn { .. } => None,
+            Self::Systemd { unit, .. } => Some(format!("`journalctl -u {unit} -n 20` shows why")),
+            Self::NoBinary => Some("install sampan, or say where it is: SAMPAN_BIN=/path/to/sampan".into()),
+            Self::Spawn { .. } | Self::Listen { .. } => None,
         }
     }
 }
@@ -167,6 +190,10 @@ pub async fn ensure_started(root: &Root, options: &StartOptions) -> Result<(), S
         }
         if !rustix::process::geteuid().is_root() {
             return Err(StartError::NeedsRoot { root: root.path().into() });
+        }
+        let units = Units::of(root);
+        if units.are_installed() {
+            return units.start().await;
         }
         match spawn(root, options).await {
             Ok(()) => return Ok(()),

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf as _, BytesMut};
 use futures_util::{Stream, StreamExt, ready};
 use hyper::body::Body as _;
+use sampan_model::view::ErrorBody;
 use serde::de::DeserializeOwned;
 
 use crate::ClientError;
@@ -40,7 +41,11 @@ impl<T: DeserializeOwned> JsonLines<T> {
     }
 
     fn parse(&self, line: &[u8]) -> Result<T, ClientError> {
-        serde_json::from_slice(line).map_err(|error| self.pieces.unreadable(error.to_string()))
+        serde_json::from_slice(line).map_err(|error| match serde_json::from_slice::<ErrorBody>(line) {
+            // it began well, and could not go on
+            Ok(body) => ClientError::Api { status: self.pieces.answer.status.as_u16(), error: body.error },
+            Err(_) => self.pieces.unreadable(error.to_string()),
+        })
     }
 }
 
