@@ -159,6 +159,13 @@ fn libraries(tree: &mut Tree, program: &Path) -> Result<(), CollectError> {
 
 /// All that `program` needs, each of it found.
 fn analyze(program: &Path) -> Result<DependencyTree, CollectError> {
+    // lddtree panics on a loader without a file name, such as "/"
+    if let Ok(Some(loader)) = elf::interpreter(program)
+        && loader.file_name().is_none()
+    {
+        let interpreter = loader.to_string_lossy().into_owned();
+        return Err(CollectError::MissingLoader { path: program.into(), interpreter });
+    }
     let found = DependencyAnalyzer::default()
         .analyze(program)
         .map_err(|source| CollectError::Unreadable { path: program.into(), source })?;

@@ -4,6 +4,7 @@
 //! is read from its messages (`--message-format=json`) and never guessed from a directory's layout, so that a
 //! `target-dir` or a `build.target` that somebody configured is right by itself.
 //!
+//! What is built is the same wherever, by whomever and whenever it is built: see `remap.rs` for Rust.
 //! Go is compiled with `CGO_ENABLED=0` (a program that needs no library of the machine), `-trimpath` and
 //! `-buildvcs=false` (the same source gives the same program in every directory and at every commit; a `.git` that
 //! git refuses to read cannot fail the build). The flags need Go 1.18. The program is kept in our cache directory:
@@ -16,6 +17,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use sampan_image::TIME;
 use serde::Deserialize;
 
 use crate::Progress;
@@ -83,6 +85,9 @@ pub enum CompileError {
         /// Why.
         source: io::Error,
     },
+    /// The file server of a static site is nowhere.
+    #[error("the sampan program, which serves static sites, is not on PATH: install it there, or say where it is")]
+    NoFileServer,
     /// It was built for another processor: a cross-compiling default is configured.
     #[error(transparent)]
     WrongArchitecture(#[from] WrongArchitecture),
@@ -161,6 +166,7 @@ pub fn compile(
         SourceKind::Cargo(binary) => cargo(source, binary, env, progress, interrupt)?,
         SourceKind::Go(main) => go(source, main, env, progress, interrupt)?,
         SourceKind::Executable(path) => path.clone(),
+        SourceKind::Site => env.sampan().ok_or(CompileError::NoFileServer)?,
     };
     // a file that cannot be read now is an error of the next step, which reads all of it
     elf::check_architecture(&path, elf::kind(&path).unwrap_or(elf::Kind::Other))?;
@@ -187,6 +193,7 @@ fn cargo(
     }
     let words = words(&command);
     command.arg("--message-format=json-render-diagnostics");
+    crate::remap::apply(&mut command, binary, &source.path, env);
 
     let mut executable = None;
     run(
@@ -278,6 +285,10 @@ fn run(
 ) -> Result<(), CompileError> {
     let Run { mut command, words, directory, tool } = run;
     progress.compiling(words);
+    if command.get_envs().all(|(name, _)| name != "SOURCE_DATE_EPOCH") {
+        // for build scripts and C compilers that write down when they ran (reproducible-builds.org, version 1.1)
+        command.env("SOURCE_DATE_EPOCH", TIME.to_string());
+    }
     command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(progress.compiler_output());
     let mut child = start(&mut command, interrupt)?.map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => CompileError::ToolMissing(tool),

@@ -3,8 +3,10 @@
 //! Only the file header, the program headers and the dynamic flags are read (System V ABI, chapters 4 and 5); which
 //! libraries a program needs is the business of [`collect`](crate::collect).
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -91,19 +93,29 @@ const DF_1_PIE: u64 = 0x0800_0000;
 /// The kernel's own limits are one page of program headers; a dynamic section has a few dozen entries.
 const MOST_HEADERS: u64 = 512;
 const MOST_DYNAMIC: u64 = 4096;
+/// The kernel's `PATH_MAX`.
+const LONGEST_PATH: u64 = 4096;
 
 /// Reads what `path` is.
 ///
 /// # Errors
 /// Those of opening and reading the file.
 pub fn kind(path: &Path) -> io::Result<Kind> {
-    let head = Head { file: File::open(path)?, little_endian: true, wide: true };
-    let Some(ident) = head.bytes::<6>(0)? else { return Ok(Kind::Other) };
-    let (wide, little_endian) = match ident {
-        [0x7f, b'E', b'L', b'F', class @ (1 | 2), order @ (1 | 2)] => (class == 2, order == 1),
-        _ => return Ok(Kind::Other),
-    };
-    Ok(Head { wide, little_endian, ..head }.kind()?.unwrap_or(Kind::Other))
+    match Head::open(path)? {
+        Some(head) => Ok(head.kind()?.unwrap_or(Kind::Other)),
+        None => Ok(Kind::Other),
+    }
+}
+
+/// The loader that a program asks for; `None` where it asks for none, or the file is cut short.
+///
+/// # Errors
+/// Those of opening and reading the file.
+pub fn interpreter(path: &Path) -> io::Result<Option<PathBuf>> {
+    match Head::open(path)? {
+        Some(head) => head.interpreter(),
+        None => Ok(None),
+    }
 }
 
 /// Whether this machine can execute `path`; a file that is no ELF program is left for the kernel to judge.
@@ -117,6 +129,13 @@ pub(crate) fn check_architecture(path: &Path, kind: Kind) -> Result<(), WrongArc
     }
 }
 
+/// A program header.
+struct Segment {
+    kind: u64,
+    offset: u64,
+    size: u64,
+}
+
 struct Head {
     file: File,
     wide: bool,
@@ -124,6 +143,17 @@ struct Head {
 }
 
 impl Head {
+    /// `None` where it is no ELF file.
+    fn open(path: &Path) -> io::Result<Option<Self>> {
+        let head = Self { file: File::open(path)?, little_endian: true, wide: true };
+        Ok(match head.bytes::<6>(0)? {
+            Some([0x7f, b'E', b'L', b'F', class @ (1 | 2), order @ (1 | 2)]) => {
+                Some(Self { wide: class == 2, little_endian: order == 1, ..head })
+            }
+            _ => None,
+        })
+    }
+
     /// `None` where the file is cut short.
     fn kind(&self) -> io::Result<Option<Kind>> {
         let (Some(e_type), Some(machine)) = (self.half(16)?, self.half(18)?) else { return Ok(None) };
@@ -137,32 +167,46 @@ impl Head {
     }
 
     fn is_pie(&self) -> io::Result<Option<bool>> {
+        let Some(segments) = self.segments()? else { return Ok(None) };
+        for segment in segments {
+            if segment.kind == PT_INTERP
+                || segment.kind == PT_DYNAMIC && self.dynamic_flags(segment.offset, segment.size)? & DF_1_PIE != 0
+            {
+                return Ok(Some(true));
+            }
+        }
+        Ok(Some(false))
+    }
+
+    fn interpreter(&self) -> io::Result<Option<PathBuf>> {
+        let segments = self.segments()?.unwrap_or_default();
+        let Some(segment) = segments.into_iter().find(|segment| segment.kind == PT_INTERP) else { return Ok(None) };
+        let mut path = vec![0; segment.size.min(LONGEST_PATH) as usize];
+        let read = read_up_to(&self.file, &mut path, segment.offset)?;
+        path.truncate(path[..read].iter().position(|byte| *byte == 0).unwrap_or(read));
+        Ok(Some(OsString::from_vec(path).into()))
+    }
+
+    /// The program headers that count; `None` where the file is cut short.
+    fn segments(&self) -> io::Result<Option<Vec<Segment>>> {
         let (table, entry_size, count) = if self.wide {
             (self.word(32)?, self.half(54)?, self.half(56)?)
         } else {
             (self.word(28)?, self.half(42)?, self.half(44)?)
         };
         let (Some(table), Some(entry_size), Some(count)) = (table, entry_size, count) else { return Ok(None) };
+        let (offset_at, size_at) = if self.wide { (8, 32) } else { (4, 16) };
+        let mut segments = Vec::new();
         for index in 0..count.min(MOST_HEADERS) {
             let Some(at) = table.checked_add(index * entry_size) else { return Ok(None) };
-            match self.u32(at)? {
-                None => return Ok(None),
-                Some(PT_INTERP) => return Ok(Some(true)),
-                Some(PT_DYNAMIC) => {
-                    let (offset, size) = if self.wide {
-                        (self.word(at + 8)?, self.word(at + 32)?)
-                    } else {
-                        (self.word(at + 4)?, self.word(at + 16)?)
-                    };
-                    let (Some(offset), Some(size)) = (offset, size) else { return Ok(None) };
-                    if self.dynamic_flags(offset, size)? & DF_1_PIE != 0 {
-                        return Ok(Some(true));
-                    }
-                }
-                Some(_) => {}
+            let Some(kind) = self.u32(at)? else { return Ok(None) };
+            if kind == PT_DYNAMIC || kind == PT_INTERP {
+                let (offset, size) = (self.word(at + offset_at)?, self.word(at + size_at)?);
+                let (Some(offset), Some(size)) = (offset, size) else { return Ok(None) };
+                segments.push(Segment { kind, offset, size });
             }
         }
-        Ok(Some(false))
+        Ok(Some(segments))
     }
 
     fn dynamic_flags(&self, offset: u64, size: u64) -> io::Result<u64> {
@@ -209,6 +253,14 @@ impl Head {
     }
 }
 
+/// Reads what there is at `at`; nothing where that is past the end, or past any.
+fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    match file.read_at(bytes, at) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(0),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +283,14 @@ mod tests {
         assert_eq!(patched(16, &[1, 0]), Kind::NoProgram);
         // program headers that are not there
         assert_eq!(patched(32, &[0xff; 8]), Kind::Other);
+    }
+
+    #[test]
+    fn the_loader_is_named() {
+        let loader = interpreter(Path::new("/bin/sh")).expect("sh").expect("a loader");
+        assert!(loader.is_file(), "{loader:?}");
+        let nothing = tempfile::NamedTempFile::new().expect("temporary file");
+        assert_eq!(interpreter(nothing.path()).expect("an empty file"), None);
     }
 
     #[test]

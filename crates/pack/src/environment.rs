@@ -19,6 +19,7 @@ use std::process::Command;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     vars: BTreeMap<OsString, OsString>,
+    sampan: Option<PathBuf>,
 }
 
 /// `CARGO…` variables that configure cargo and come from people: the *home* and caches, the terminal, the network,
@@ -87,12 +88,31 @@ impl Environment {
                 edit_list(&mut vars, "PATH", |entry| !in_toolchain(entry));
             }
         }
-        Self { vars }
+        Self { vars, sampan: None }
+    }
+
+    /// The same with this `sampan` binary, which goes into the images of static sites to serve them. Without, it is
+    /// the one on `PATH`.
+    #[must_use]
+    pub fn with_sampan(self, path: impl Into<PathBuf>) -> Self {
+        Self { sampan: Some(path.into()), ..self }
+    }
+
+    /// Where the `sampan` binary is.
+    pub(crate) fn sampan(&self) -> Option<PathBuf> {
+        let on_path =
+            || std::env::split_paths(self.get("PATH")?).map(|entry| entry.join("sampan")).find(|path| path.is_file());
+        self.sampan.clone().or_else(on_path)
     }
 
     /// A variable's value, unless it is unset or empty.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// A variable's value, be it empty, unless it is unset.
+    pub(crate) fn set(&self, name: &str) -> Option<&OsStr> {
+        self.vars.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
     /// The directory for caches of ours (XDG base directories 0.8): `$XDG_CACHE_HOME/sampan`, else

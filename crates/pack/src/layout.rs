@@ -3,6 +3,7 @@
 //! ```text
 //! layer 1   libraries, certificates, users, /tmp     the same for all programs with the same libraries
 //! layer 2   /app/NAME                                the program
+//! layer 3   /srv/…                                   a static site's files; the program is our file server then
 //! config    entrypoint ["/app/NAME", ARGS…], user, /app, PATH, port, labels
 //! ```
 //!
@@ -78,38 +79,48 @@ pub enum LayoutError {
     },
 }
 
-/// Writes the image of `binary` into the directory `out`.
+/// Writes the image of `binary`, and of the `site` that it serves, into the directory `out`.
 ///
 /// # Errors
 /// [`LayoutError`]. What was written until then stays in `out`.
-pub fn layout(source: &Source, binary: &Binary, surroundings: &Tree, out: &Path) -> Result<Packed, LayoutError> {
-    let entrypoint = Path::new(APP).join(&binary.name);
+pub fn layout(
+    source: &Source,
+    binary: &Binary,
+    surroundings: &Tree,
+    site: Option<&Tree>,
+    out: &Path,
+) -> Result<Packed, LayoutError> {
+    let program = Path::new(APP).join(&binary.name);
     let mut app = Tree::default();
-    app.file(&entrypoint, 0o755, &binary.path);
+    app.file(&program, 0o755, &binary.path);
 
-    let (base, base_blob) = write_layer(surroundings, out, "base.partial")?;
-    let (app, app_blob) = write_layer(&app, out, "app.partial")?;
-    let config = config(source, &entrypoint, surroundings.contains(Path::new(CERTIFICATES)));
-    let image = compose(&config, &[base, app]);
-    let blobs = vec![
-        base_blob,
-        app_blob,
-        write_blob(out, image.config_digest, &image.config)?,
-        write_blob(out, image.digest.clone(), &image.manifest)?,
-    ];
+    let (mut layers, mut blobs) = (Vec::new(), Vec::new());
+    for tree in [Some(surroundings), Some(&app), site].into_iter().flatten() {
+        let (layer, blob) = write_layer(tree, out)?;
+        layers.push(layer);
+        blobs.push(blob);
+    }
+    let config = config(source, &program, surroundings.contains(Path::new(CERTIFICATES)));
+    let image = compose(&config, &layers);
+    blobs.push(write_blob(out, image.config_digest, &image.config)?);
+    blobs.push(write_blob(out, image.digest.clone(), &image.manifest)?);
     Ok(Packed { manifest: image.digest, blobs, port: source.manifest.port.map(Into::into) })
 }
 
-fn config(source: &Source, entrypoint: &Path, certificates: bool) -> ImageConfig {
+fn config(source: &Source, program: &Path, certificates: bool) -> ImageConfig {
     let manifest = &source.manifest;
+    // names of programs come from text (manifests, directories shown to people), so this loses nothing
+    let mut entrypoint = vec![program.to_string_lossy().into_owned()];
+    if source.kind == SourceKind::Site {
+        entrypoint.push("file-server".into());
+    }
     let mut env = vec![format!("PATH={APP}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")];
     if certificates {
         // an OpenSSL that was built elsewhere than Debian would look elsewhere
         env.push(format!("SSL_CERT_FILE={CERTIFICATES}"));
     }
     ImageConfig {
-        // names of programs come from text (manifests, directories shown to people), so this loses nothing
-        entrypoint: vec![entrypoint.to_string_lossy().into_owned()],
+        entrypoint,
         cmd: manifest.args.clone(),
         env,
         working_dir: APP.into(),
@@ -123,7 +134,11 @@ fn config(source: &Source, entrypoint: &Path, certificates: bool) -> ImageConfig
 
 /// The pre-defined annotation keys of image-spec 1.1 (`annotations.md`), as far as the source answers them.
 fn labels(source: &Source) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::from([("title", Some(source.program()))]);
+    let title = match source.kind {
+        SourceKind::Site => source.manifest.name.as_ref().map(ToString::to_string),
+        _ => Some(source.program()),
+    };
+    let mut labels = BTreeMap::from([("title", title)]);
     if let SourceKind::Cargo(package) = &source.kind {
         labels.insert("version", Some(package.version.clone()));
         labels.insert("description", package.description.clone());
@@ -135,8 +150,8 @@ fn labels(source: &Source) -> BTreeMap<String, String> {
 }
 
 /// Writes a layer under a passing name, for its own is known only then.
-fn write_layer(tree: &Tree, out: &Path, passing: &str) -> Result<(Layer, Blob), LayoutError> {
-    let partial = out.join(passing);
+fn write_layer(tree: &Tree, out: &Path) -> Result<(Layer, Blob), LayoutError> {
+    let partial = out.join("layer.partial");
     let file = File::create(&partial).map_err(|source| LayoutError::Write { path: partial.clone(), source })?;
     let failed = |source| LayoutError::Layer { directory: out.into(), source };
     let mut writer = LayerWriter::new(BufWriter::with_capacity(256 << 10, file));

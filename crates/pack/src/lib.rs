@@ -1,8 +1,8 @@
 //! From a directory of source to an OCI image, without privilege and as the caller.
 //!
 //! ```text
-//! detect ──Source──▶ compile ──Binary──▶ collect ──Tree──▶ layout ──▶ Packed: files named by digest
-//!              └──────▶ Settings (name, size, port…), before anything is compiled
+//! project ─▶ detect ──Source──▶ compile ──Binary──▶ collect ──Tree──▶ layout ──▶ Packed: files named by digest
+//!                        └──────▶ Settings (name, size, port…), before anything is compiled
 //! ```
 //!
 //! One direction, small types, all synchronous. [`prepare`] is the part that takes no time and finds most mistakes;
@@ -21,7 +21,11 @@ pub mod elf;
 pub mod environment;
 pub mod layout;
 pub mod manifest;
+pub mod procfile;
+pub mod project;
+mod remap;
 pub mod settings;
+pub mod site;
 pub mod tree;
 
 use std::path::Path;
@@ -33,7 +37,10 @@ pub use detect::{DetectError, Selection, Source, SourceKind, ToolMissing};
 pub use environment::Environment;
 pub use layout::{Blob, LayoutError, Packed};
 pub use manifest::{Manifest, ManifestError, schema};
+pub use procfile::ProcfileError;
+pub use project::{Project, ProjectError, names, project};
 pub use settings::{Options, Settings, SettingsError};
+pub use site::SiteError;
 
 /// Whom packing tells what it does. `()` hears nothing, and lets the compiler speak on our standard error.
 pub trait Progress {
@@ -70,6 +77,12 @@ pub enum PackError {
     /// No program was recognised.
     #[error(transparent)]
     Detect(#[from] DetectError),
+    /// The services of the directory cannot be told.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    /// The `Procfile` cannot be used.
+    #[error(transparent)]
+    Procfile(#[from] ProcfileError),
     /// What was asked for cannot be.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -79,19 +92,22 @@ pub enum PackError {
     /// What the program needs is not there.
     #[error(transparent)]
     Collect(#[from] CollectError),
+    /// The files of a static site cannot be served.
+    #[error(transparent)]
+    Site(#[from] SiteError),
     /// The image could not be written.
     #[error(transparent)]
     Layout(#[from] LayoutError),
 }
 
-/// Recognises the source at `path` and settles what its service is to be like. Compiles and writes nothing.
+/// Recognises the one source at `path` and settles what its service is to be like. Compiles and writes nothing. Of a
+/// directory that may be of several services, [`project()`] tells them all.
 ///
 /// # Errors
-/// [`PackError::Detect`] and [`PackError::Settings`].
+/// [`PackError::Detect`], [`PackError::Settings`], [`PackError::Procfile`]; [`PackError::Project`] where there are
+/// several services.
 pub fn prepare(path: &Path, options: &Options, env: &Environment) -> Result<Prepared, PackError> {
-    let source = detect::detect(path, &options.selection, env)?;
-    let settings = Settings::merge(&source, options)?;
-    Ok(Prepared { source, settings })
+    project::one(path, options, env)
 }
 
 impl Prepared {
@@ -110,7 +126,11 @@ impl Prepared {
         let binary = compile::compile(&self.source, env, progress, interrupt)?;
         progress.packing(&binary);
         let surroundings = collect::collect(&binary.path)?;
-        Ok(layout::layout(&self.source, &binary, &surroundings, out)?)
+        let site = match self.source.kind {
+            SourceKind::Site => Some(site::tree(&self.source.path)?),
+            _ => None,
+        };
+        Ok(layout::layout(&self.source, &binary, &surroundings, site.as_ref(), out)?)
     }
 }
 

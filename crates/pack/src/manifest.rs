@@ -17,21 +17,42 @@
 //! path = "/healthz"
 //! ```
 //!
+//! Several services that belong together are brought up together, in the order of what they depend on; each table has
+//! the same keys again:
+//!
+//! ```toml
+//! [services.api]
+//! path = "api"
+//! volumes = ["data:/data"]
+//!
+//! [services.web]
+//! path = "web"
+//! depends_on = ["api"]
+//! ```
+//!
 //! The JSON Schema for editors is [`schema`], published as `schema/sampan.schema.json`. A field that is not known is
 //! an error and not ignored: a misspelt `replicas` must not be found out in production.
 
+mod mistake;
+mod services;
+mod values;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sampan_model::{ByteSize, Cpus, Label};
+use sampan_model::{ByteSize, Cpus, Label, Mount};
 use schemars::JsonSchema;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+
+use values::{byte_size, duration, environment, url_path, volumes};
+
+pub use mistake::Mistake;
+pub(crate) use values::check_variable;
+pub use values::parse_duration;
 
 /// The file's name, beside `Cargo.toml` or `go.mod`.
 pub const FILE_NAME: &str = "sampan.toml";
@@ -65,6 +86,18 @@ pub struct Manifest {
     pub health: Health,
     /// How the source is compiled.
     pub build: Build,
+    /// Volumes, each as "NAME:/PATH" or "NAME:/PATH:ro": what is written there stays when the service is replaced.
+    #[serde(deserialize_with = "volumes")]
+    #[schemars(with = "Vec<String>", inner(regex(pattern = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?:/[^:]*(:r[ow])?$")))]
+    pub volumes: Vec<Mount>,
+    /// In a `[services.NAME]`: the service's directory, from the one of this file. Left out: the same directory.
+    pub path: Option<PathBuf>,
+    /// In a `[services.NAME]`: the services that are to be ready before this one is brought up.
+    #[schemars(with = "Vec<String>")]
+    pub depends_on: Vec<Label>,
+    /// Several services that are brought up together, by their names; then nothing else is said outside of them.
+    #[schemars(with = "BTreeMap<String, Manifest>")]
+    pub services: BTreeMap<Label, Manifest>,
 }
 
 /// The size of each replica's server: ceilings, not reservations.
@@ -126,25 +159,6 @@ pub enum ManifestError {
     Invalid(Box<Mistake>),
 }
 
-/// A mistake in a file, shown as compilers show theirs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// The file.
-    pub path: PathBuf,
-    /// From 1.
-    pub line: usize,
-    /// In characters, from 1.
-    pub column: usize,
-    /// The line's text.
-    pub text: String,
-    /// How many characters of it are wrong, at least 1.
-    pub width: usize,
-    /// What is wrong with them.
-    pub message: String,
-    /// The field that was probably meant.
-    pub suggestion: Option<String>,
-}
-
 impl Manifest {
     /// Reads the `sampan.toml` in `directory`; the empty manifest where there is none.
     ///
@@ -179,8 +193,12 @@ impl Manifest {
                 return Err(invalid(Mistake::new(path, &text, at..at + 1, "these bytes are not UTF-8")));
             }
         };
-        toml::from_str(text)
-            .map_err(|error| invalid(Mistake::new(path, text, error.span().unwrap_or(0..0), error.message())))
+        let manifest: Self = toml::from_str(text)
+            .map_err(|error| invalid(Mistake::new(path, text, error.span().unwrap_or(0..0), error.message())))?;
+        match manifest.fault() {
+            None => Ok(manifest),
+            Some(fault) => Err(invalid(Mistake::at(path, text, &fault.keys(), &fault.message))),
+        }
     }
 }
 
@@ -190,118 +208,6 @@ pub fn schema() -> String {
     let mut text = serde_json::to_string_pretty(&schema).expect("a schema is plain JSON");
     text.push('\n');
     text
-}
-
-impl Mistake {
-    fn new(path: &Path, text: &str, span: std::ops::Range<usize>, message: &str) -> Self {
-        // spans are of bytes and may point past the end; a column is in characters
-        let floor = |at: usize| (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-        let (start, end) = (floor(span.start), floor(span.end));
-        let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
-        Self {
-            path: path.into(),
-            line: text[..start].matches('\n').count() + 1,
-            column: text[line_start..start].chars().count() + 1,
-            text: text[line_start..line_end].trim_end().into(),
-            width: text[start..end.clamp(start, line_end)].chars().count().max(1),
-            message: message.trim_end().replace('\n', ": "),
-            suggestion: suggest(message),
-        }
-    }
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { line, column, text, width, message, .. } = self;
-        writeln!(f, "{}:{line}:{column}: {message}", self.path.display())?;
-        let margin = line.to_string().len();
-        // a tab stays a tab, so that the caret stands below its character whatever a tab's width is
-        let before: String = text.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-        writeln!(f, "{:margin$} |\n{line} | {text}", "")?;
-        write!(f, "{:margin$} | {before}{}", "", "^".repeat(*width))?;
-        match &self.suggestion {
-            Some(field) => write!(f, " did you mean `{field}`?"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The known name nearest to an unknown one, out of serde's words: "unknown field `x`, expected one of `a`, `b`".
-fn suggest(message: &str) -> Option<String> {
-    let names: Vec<&str> = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2).collect();
-    let (unknown, known) = names.split_first()?;
-    let (distance, best) = known.iter().map(|name| (edit_distance(unknown, name), name)).min()?;
-    (distance <= 1 + unknown.chars().count() / 3).then(|| (*best).into())
-}
-
-/// How many letters to insert, remove or replace (Levenshtein) until `a` is `b`.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
-fn environment<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let env = BTreeMap::<String, String>::deserialize(from)?;
-    for (name, value) in &env {
-        check_variable(name, value).map_err(D::Error::custom)?;
-    }
-    Ok(env)
-}
-
-/// Whether the kernel and everybody's `getenv` would take this variable.
-pub(crate) fn check_variable(name: &str, value: &str) -> Result<(), String> {
-    if name.is_empty() || name.contains(['=', '\0']) {
-        return Err(format!("{name:?} cannot be a variable's name: it is empty, or holds '=' or a zero byte"));
-    }
-    if value.contains('\0') {
-        return Err(format!("the value of {name} holds a zero byte, which no environment can"));
-    }
-    Ok(())
-}
-
-fn byte_size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ByteSize>, D::Error> {
-    String::deserialize(from)?.parse().map(Some).map_err(D::Error::custom)
-}
-
-fn url_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    let path = String::deserialize(from)?;
-    let printable = path.bytes().all(|byte| byte.is_ascii_graphic());
-    if path.starts_with('/') && printable {
-        Ok(Some(path))
-    } else {
-        Err(D::Error::custom(format_args!("{path:?} is not a path: start it with '/', without spaces")))
-    }
-}
-
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    parse_duration(&text).map(Some).ok_or_else(|| {
-        D::Error::custom(format_args!("{text:?} is not a duration: use a number and ms, s or m, such as 90s"))
-    })
-}
-
-/// `500ms`, `90s`, `2m`; at most a day.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
-    let count: u64 = text[..unit_at].parse().ok()?;
-    let unit_ms = match &text[unit_at..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        _ => return None,
-    };
-    count.checked_mul(unit_ms).filter(|ms| (1..=86_400_000).contains(ms)).map(Duration::from_millis)
 }
 
 #[cfg(test)]
@@ -370,7 +276,7 @@ mod tests {
         assert_eq!(
             parse("name = \"x\"\nprot = 8080").expect_err("prot"),
             "sampan.toml:2:1: unknown field `prot`, expected one of `name`, `bin`, `package`, `port`, `replicas`, \
-             `args`, `env`, `size`, `health`, `build`\n  |\n2 | prot = 8080\n  | ^^^^ did you mean `port`?"
+             `args`, `env`, `size`, `health`, `build`, `volumes`, `path`, `depends_on`, `services`\n  |\n2 | prot = 8080\n  | ^^^^ did you mean `port`?"
         );
     }
 
@@ -378,16 +284,6 @@ mod tests {
     fn bytes_that_are_no_text_are_a_mistake_with_a_place() {
         let error = Manifest::parse(Path::new("sampan.toml"), b"name = \"\xff\"").expect_err("no UTF-8");
         assert!(error.to_string().starts_with("sampan.toml:1:9: these bytes are not UTF-8"), "{error}");
-    }
-
-    #[test]
-    fn durations() {
-        for (text, ms) in [("500ms", 500), ("60s", 60_000), ("2m", 120_000)] {
-            assert_eq!(parse_duration(text), Some(Duration::from_millis(ms)));
-        }
-        for bad in ["", "s", "1", "0s", "1h", "-1s", "2000m", "99999999999999999999s", "1 s"] {
-            assert_eq!(parse_duration(bad), None, "{bad}");
-        }
     }
 
     /// `SAMPAN_BLESS=1 cargo test -p sampan-pack` writes the published schema anew.

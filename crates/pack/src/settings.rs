@@ -5,13 +5,18 @@
 //! image declares and what is found listening come after us, in the daemon.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sampan_model::{ByteSize, Cpus, Digest, Health, Label, ServerSize, ServiceSpec};
+use sampan_model::{ByteSize, Cpus, Digest, Health, Label, Mount, ServerSize, ServiceSpec};
 
 use crate::detect::{Selection, Source};
-use crate::manifest::check_variable;
+use crate::layout::APP;
+use crate::manifest::{Manifest, check_variable};
+use crate::procfile::{Process, Word};
+
+/// The port that an app is told to use, unless somebody says another.
+const PORT: u16 = 8080;
 
 /// What was asked for with flags and variables. All may be left out.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -53,6 +58,12 @@ pub struct Settings {
     pub port: Option<u16>,
     /// How a replica is known to be ready.
     pub health: Health,
+    /// Its program and arguments, where they are others than the image's.
+    pub command: Vec<String>,
+    /// Its volumes.
+    pub mounts: Vec<Mount>,
+    /// Whether requests are routed to it.
+    pub ingress: bool,
 }
 
 /// Why a service cannot be like that.
@@ -67,9 +78,38 @@ pub enum SettingsError {
     /// No replica would be no service.
     #[error("a service has at least 1 replica, not 0: use `sampan down` to stop it")]
     NoReplicas,
+    /// A command line asks for a variable that nobody has set.
+    #[error(
+        "the process {process} of {name} uses ${variable}, which is not set for it: set it with -e {variable}=VALUE, or \
+         below [env] in sampan.toml"
+    )]
+    Unset {
+        /// The service.
+        name: Label,
+        /// The process.
+        process: Label,
+        /// The variable.
+        variable: String,
+    },
     /// No environment can hold it.
     #[error("cannot set an environment variable: {0}")]
     Variable(String),
+}
+
+impl Options {
+    /// The first thing asked for that several services cannot share.
+    pub(crate) fn for_one(&self) -> Option<&'static str> {
+        [
+            ("--name", self.name.is_some()),
+            ("--bin", self.selection.bin.is_some()),
+            ("--package", self.selection.package.is_some()),
+            ("--port", self.port.is_some()),
+            ("--replicas", self.replicas.is_some()),
+            ("--health", self.health_path.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(flag, is_said)| is_said.then_some(flag))
+    }
 }
 
 impl Settings {
@@ -78,9 +118,21 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`].
     pub fn merge(source: &Source, options: &Options) -> Result<Self, SettingsError> {
+        Self::of_process(name(&source.path, &source.manifest, options)?, source, None, options)
+    }
+
+    /// The same for a process of the source's `Procfile`, if it has one. What is said of ports, health and the number
+    /// of replicas is meant for `web`: the others have no port.
+    pub(crate) fn of_process(
+        name: Label,
+        source: &Source,
+        process: Option<&Process>,
+        options: &Options,
+    ) -> Result<Self, SettingsError> {
         let manifest = &source.manifest;
+        let is_web = process.is_none_or(Process::is_web);
         let default = (ServerSize::default(), Health::default());
-        let replicas = options.replicas.or(manifest.replicas.map(Into::into)).unwrap_or(1);
+        let replicas = options.replicas.or(manifest.replicas.map(Into::into)).filter(|_| is_web).unwrap_or(1);
         if replicas == 0 {
             return Err(SettingsError::NoReplicas);
         }
@@ -89,9 +141,15 @@ impl Settings {
             check_variable(name, value).map_err(SettingsError::Variable)?;
             env.insert(name.clone(), value.clone());
         }
+        let port = options.port.or(manifest.port.map(Into::into)).filter(|_| is_web);
+        let command = match process {
+            Some(process) => command(&name, source, process, port, &mut env)?,
+            None => Vec::new(),
+        };
         let start_timeout = options.start_timeout.or(manifest.health.start_timeout);
+        let health_path = options.health_path.clone().or_else(|| manifest.health.path.clone());
         Ok(Self {
-            name: name(source, options)?,
+            name,
             source: source.path.clone(),
             size: ServerSize {
                 cpus: options.cpus.or(manifest.size.cpus).unwrap_or(default.0.cpus),
@@ -100,39 +158,62 @@ impl Settings {
             },
             replicas,
             env,
-            port: options.port.or(manifest.port.map(Into::into)),
+            port,
             health: Health {
-                path: options.health_path.clone().or_else(|| manifest.health.path.clone()),
+                path: health_path.filter(|_| is_web),
                 start_timeout_ms: start_timeout.map_or(default.1.start_timeout_ms, |timeout| {
                     u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
                 }),
             },
+            command,
+            mounts: manifest.volumes.clone(),
+            ingress: is_web,
         })
     }
 
     /// What the daemon is asked for, once the image is there.
     pub fn into_spec(self, image: Digest) -> ServiceSpec {
-        let Self { name, source, size, replicas, env, port, health } = self;
-        ServiceSpec {
-            name,
-            source: Some(source),
-            image,
-            size,
-            replicas,
-            command: Vec::new(),
-            env,
-            port,
-            health,
-            mounts: Vec::new(),
-            server: None,
-        }
+        let Self { name, source, size, replicas, env, port, health, command, mounts, ingress } = self;
+        let source = Some(source);
+        ServiceSpec { name, source, image, size, replicas, command, env, port, health, mounts, ingress, server: None }
     }
 }
 
-fn name(source: &Source, options: &Options) -> Result<Label, SettingsError> {
-    let given = options.name.clone().or_else(|| source.manifest.name.clone());
-    let own = || Label::from_directory_name(source.path.file_name()?.to_str()?);
-    given.or_else(own).ok_or_else(|| SettingsError::NoName { path: source.path.clone() })
+/// What a process is started with, its variables filled in. Arguments in `sampan.toml` come before those of `web`.
+fn command(
+    service: &Label,
+    source: &Source,
+    process: &Process,
+    port: Option<u16>,
+    env: &mut BTreeMap<String, String>,
+) -> Result<Vec<String>, SettingsError> {
+    let port = port.unwrap_or(PORT).to_string();
+    let expand = |word: &Word, env: &BTreeMap<String, String>| {
+        let value = |name: &str| env.get(name).map(String::as_str).or((name == "PORT").then_some(port.as_str()));
+        let unset = |variable| SettingsError::Unset { name: service.clone(), process: process.name.clone(), variable };
+        word.expand(value).map_err(unset)
+    };
+    for (name, value) in &process.env {
+        let value = expand(value, env)?;
+        check_variable(name, &value).map_err(SettingsError::Variable)?;
+        env.insert(name.clone(), value);
+    }
+    let mut command = vec![format!("{APP}/{}", source.program())];
+    if process.is_web() && !source.manifest.args.is_empty() {
+        command.extend(source.manifest.args.iter().cloned());
+    } else {
+        for word in &process.args {
+            command.push(expand(word, env)?);
+        }
+    }
+    Ok(command)
+}
+
+/// The service's name: the one asked for, else `sampan.toml`'s, else the directory's.
+pub(crate) fn name(path: &Path, manifest: &Manifest, options: &Options) -> Result<Label, SettingsError> {
+    let given = options.name.clone().or_else(|| manifest.name.clone());
+    let own = || Label::from_directory_name(path.file_name()?.to_str()?);
+    given.or_else(own).ok_or_else(|| SettingsError::NoName { path: path.into() })
 }
 
 #[cfg(test)]

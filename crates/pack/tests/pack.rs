@@ -8,11 +8,25 @@ mod compile;
 mod detect;
 #[path = "it/image.rs"]
 mod image;
+#[path = "it/project.rs"]
+mod project;
+#[path = "it/reproducible.rs"]
+mod reproducible;
 
 use std::path::Path;
+use std::process::Stdio;
 
-use sampan_pack::Environment;
+use sampan_pack::{Environment, Progress};
 use tempfile::TempDir;
+
+/// Keeps the compiler's words out of the test's output.
+struct Silent;
+
+impl Progress for Silent {
+    fn compiler_output(&mut self) -> Stdio {
+        Stdio::null()
+    }
+}
 
 /// A directory of these files; one whose name ends in `*` is made executable, and the `*` dropped.
 fn directory(files: &[(&str, &str)]) -> TempDir {

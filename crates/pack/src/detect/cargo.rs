@@ -10,7 +10,7 @@ use super::{DetectError, Selection, ToolMissing};
 use crate::environment::Environment;
 
 /// One binary of one package.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CargoBinary {
     /// The package's name.
     pub package: String,
@@ -26,12 +26,20 @@ pub struct CargoBinary {
     pub repository: Option<String>,
     /// The package's `Cargo.toml`.
     pub manifest_path: PathBuf,
+    /// The root of its workspace, or the package itself.
+    pub workspace_root: PathBuf,
+    /// Where cargo puts what it builds.
+    pub target_directory: PathBuf,
+    /// Where cargo puts what it builds on the way, since Rust 1.91.
+    pub build_directory: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
     workspace_root: PathBuf,
+    target_directory: PathBuf,
+    build_directory: Option<PathBuf>,
     workspace_members: Vec<String>,
     /// Since Rust 1.71.
     workspace_default_members: Option<Vec<String>>,
@@ -97,7 +105,7 @@ fn choose(path: &Path, metadata: &Metadata, selection: &Selection) -> Result<Car
         binaries = vec![(package, bin)];
     }
     match (binaries.as_slice(), &selection.bin) {
-        ([(package, bin)], _) => Ok(package.binary(bin)),
+        ([(package, bin)], _) => Ok(package.binary(bin, metadata)),
         ([], Some(wanted)) => Err(DetectError::NoSuchBinary { path: path.into(), wanted: wanted.clone(), names }),
         _ => Err(DetectError::SeveralBinaries { path: path.into(), names }),
     }
@@ -141,7 +149,7 @@ impl Package {
         self.targets.iter().filter(|target| target.kind.iter().any(|kind| kind == "bin")).map(|t| t.name.as_str())
     }
 
-    fn binary(&self, bin: &str) -> CargoBinary {
+    fn binary(&self, bin: &str, metadata: &Metadata) -> CargoBinary {
         CargoBinary {
             package: self.name.clone(),
             bin: bin.into(),
@@ -150,6 +158,9 @@ impl Package {
             license: self.license.clone(),
             repository: self.repository.clone(),
             manifest_path: self.manifest_path.clone(),
+            workspace_root: metadata.workspace_root.clone(),
+            target_directory: metadata.target_directory.clone(),
+            build_directory: metadata.build_directory.clone(),
         }
     }
 }

@@ -10,7 +10,8 @@ use super::{DetectError, Selection, entries, file_name, regular_files};
 /// A Go main package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoMain {
-    /// The program's name: the directory's, or the lone file's.
+    /// The program's name, as `go build` would give it: the last part of the module's path, else the directory's name
+    /// in its module, else the first file's. It is not the directory's own, so that the same source is the same image.
     pub name: String,
     /// What `go build` is given, from the source's directory: `.`, `./cmd/NAME`, or the files of a program that
     /// belongs to no module.
@@ -27,9 +28,9 @@ pub(super) fn detect(path: &Path, files: &[PathBuf], selection: &Selection) -> R
     // a directory inside a module is a package of it; without a module, files have to be named one by one
     let in_module = module || path.ancestors().skip(1).any(|above| above.join("go.mod").is_file());
     let root = (!main_files.is_empty()).then(|| GoMain {
-        name: match main_files.as_slice() {
-            [only] if !in_module && !only.ends_with("main.go") => stem(only),
-            _ => file_name(path),
+        name: match main_files.first() {
+            Some(first) if !in_module => stem(first),
+            _ => module_name(path).unwrap_or_else(|| file_name(path)),
         },
         arguments: if in_module { vec![".".into()] } else { main_files.iter().map(|file| file_name(file)).collect() },
     });
@@ -80,6 +81,24 @@ fn commands(path: &Path) -> Result<Vec<GoMain>, DetectError> {
     Ok(mains)
 }
 
+/// The last part of the path of the module that begins in this directory (Go Modules Reference, "`module`
+/// directive"); not its major version.
+fn module_name(path: &Path) -> Option<String> {
+    let mut head = String::new();
+    File::open(path.join("go.mod")).ok()?.take(MOST_HEAD).read_to_string(&mut head).ok()?;
+    last_part(&head).map(Into::into)
+}
+
+fn last_part(go_mod: &str) -> Option<&str> {
+    let words = go_mod.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let module = words.filter_map(|line| line.trim().strip_prefix("module")?.strip_prefix([' ', '\t'])).next()?;
+    let mut parts = module.trim().trim_matches(['"', '`']).rsplit('/');
+    let last = parts.next()?;
+    let is_version = last.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
+    let name = if is_version { parts.next().unwrap_or(last) } else { last };
+    (!name.is_empty()).then_some(name)
+}
+
 fn stem(file: &Path) -> String {
     file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -121,6 +140,20 @@ fn package_clause(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modules_name_their_programs() {
+        for (text, name) in [
+            ("module example.com/shop/api\n\ngo 1.18\n", Some("api")),
+            ("// ours\nmodule\t\"shop\" // quoted\n", Some("shop")),
+            ("module example.com/shop/v2", Some("shop")),
+            ("module v2", Some("v2")),
+            ("modules x", None),
+            ("", None),
+        ] {
+            assert_eq!(last_part(text), name, "{text:?}");
+        }
+    }
 
     #[test]
     fn package_clauses() {

@@ -4,11 +4,12 @@
 //! a file that is a program           ──▶ that program
 //! a directory with Cargo.toml        ──▶ one binary of the crate or workspace      (`cargo`)
 //!                  go.mod or .go     ──▶ one main package                          (`go`)
+//!                  index.html        ──▶ a static site
 //!                  ELF programs only ──▶ the one program
 //!                  none of these     ──▶ an error saying what was looked for
 //! ```
 //!
-//! The first line that fits counts. `--bin` and `--package`, else those of `sampan.toml`, choose among several; where
+//! The first line that fits counts; where a program is named, the site is not looked for. `--bin` and `--package`, else those of `sampan.toml`, choose among several; where
 //! nothing chooses, nothing is guessed. Detection reads; it compiles nothing, writes nothing, and looks at no entry
 //! of the directory through a symbolic link.
 
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use crate::elf::{self, WrongArchitecture};
 use crate::environment::Environment;
 use crate::manifest::{FILE_NAME, Manifest, ManifestError};
+use crate::site::INDEX;
 
 pub use cargo::CargoBinary;
 pub use go::GoMain;
@@ -55,6 +57,8 @@ pub enum SourceKind {
     Go(GoMain),
     /// A program that is ready to run.
     Executable(PathBuf),
+    /// Files for browsers, which our own file server serves.
+    Site,
 }
 
 /// Why no program could be chosen.
@@ -85,12 +89,14 @@ pub enum DetectError {
     Manifest(#[from] ManifestError),
     /// A directory without anything that we know.
     #[error(
-        "nothing in {} can be made into a service: there is no Cargo.toml, no go.mod, no .go file of package main and \
-         no executable program in it. Give the directory that holds one of these, or the path of a program", path.display()
+        "nothing in {} can be made into a service: there is no Cargo.toml, no go.mod, no .go file of package main, no \
+         index.html and no executable program in it. {}", path.display(), instead(*has_dockerfile)
     )]
     NothingRecognisable {
         /// The directory.
         path: PathBuf,
+        /// Whether there are instructions for Docker in it, which others would build it by.
+        has_dockerfile: bool,
     },
     /// More than one program, and nothing chooses.
     #[error(
@@ -175,6 +181,17 @@ pub enum DetectError {
     },
 }
 
+/// What to do where nothing is recognised.
+fn instead(has_dockerfile: bool) -> &'static str {
+    match has_dockerfile {
+        true => {
+            "Its Dockerfile is not followed: build the image where Docker is, and bring it here with \
+             `docker save IMAGE | sampan image load`"
+        }
+        false => "Give the directory that holds one of these, or the path of a program",
+    }
+}
+
 /// A compiler that is not installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{tool} is not installed (or not on PATH), and this source needs it: {remedy}")]
@@ -196,7 +213,7 @@ impl ToolMissing {
 const MOST_NAMES: usize = 20;
 
 /// "a, b", or "a, … and 7 more".
-struct List<'a>(&'a [String]);
+pub(crate) struct List<'a>(pub(crate) &'a [String]);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -210,7 +227,7 @@ impl fmt::Display for List<'_> {
 }
 
 /// What there is instead.
-struct Choice<'a>(&'a [String]);
+pub(crate) struct Choice<'a>(pub(crate) &'a [String]);
 
 impl fmt::Display for Choice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -225,6 +242,7 @@ impl Source {
             SourceKind::Cargo(binary) => binary.bin.clone(),
             SourceKind::Go(main) => main.name.clone(),
             SourceKind::Executable(path) => file_name(path),
+            SourceKind::Site => "sampan".into(),
         }
     }
 }
@@ -236,25 +254,40 @@ impl fmt::Display for Source {
             SourceKind::Cargo(_) => "Rust",
             SourceKind::Go(_) => "Go",
             SourceKind::Executable(_) => "ready",
+            SourceKind::Site => return write!(f, "the static site in {}", self.path.display()),
         };
         write!(f, "the {what} program {:?}", self.program())
     }
 }
 
-/// Recognises what `path` holds.
+/// Recognises what `path` holds, a program or the directory of one service.
 ///
 /// # Errors
 /// [`DetectError`], which says what to do.
 pub fn detect(path: &Path, selection: &Selection, env: &Environment) -> Result<Source, DetectError> {
-    let given = path;
-    let path = given.canonicalize().map_err(|source| match source.kind() {
+    let path = locate(path)?;
+    let manifest = if path.is_dir() { Manifest::read(&path)? } else { Manifest::default() };
+    recognise(path, manifest, selection, env)
+}
+
+/// Where the source is, without symbolic links.
+pub(crate) fn locate(given: &Path) -> Result<PathBuf, DetectError> {
+    given.canonicalize().map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => DetectError::NoSuchDirectory { path: given.into() },
         _ => DetectError::Unreadable { path: given.into(), source },
-    })?;
+    })
+}
+
+/// Recognises what a path without symbolic links holds; its settings are these, wherever they were said.
+pub(crate) fn recognise(
+    path: PathBuf,
+    manifest: Manifest,
+    selection: &Selection,
+    env: &Environment,
+) -> Result<Source, DetectError> {
     if !path.is_dir() {
-        return program_file(given, path);
+        return program_file(path, manifest);
     }
-    let manifest = Manifest::read(&path)?;
     let selection = Selection {
         bin: selection.bin.clone().or_else(|| manifest.bin.clone()),
         package: selection.package.clone().or_else(|| manifest.package.clone()),
@@ -264,6 +297,8 @@ pub fn detect(path: &Path, selection: &Selection, env: &Environment) -> Result<S
         SourceKind::Cargo(cargo::detect(&path, &selection, env)?)
     } else if let Some(main) = go::detect(&path, &files, &selection)? {
         SourceKind::Go(main)
+    } else if selection.bin.is_none() && files.iter().any(|file| file.ends_with(INDEX)) {
+        SourceKind::Site
     } else {
         SourceKind::Executable(only_program(&path, files, &selection)?)
     };
@@ -272,14 +307,14 @@ pub fn detect(path: &Path, selection: &Selection, env: &Environment) -> Result<S
 
 /// A program given by its own path. A `sampan.toml` beside it is not its: a directory like `/usr/bin` is nobody's
 /// source.
-fn program_file(given: &Path, path: PathBuf) -> Result<Source, DetectError> {
+fn program_file(path: PathBuf, manifest: Manifest) -> Result<Source, DetectError> {
     let kind = if path.is_file() { elf::kind(&path) } else { Ok(elf::Kind::Other) };
-    match kind.map_err(|source| DetectError::Unreadable { path: given.into(), source })? {
+    match kind.map_err(|source| DetectError::Unreadable { path: path.clone(), source })? {
         kind @ elf::Kind::Program(_) => {
             elf::check_architecture(&path, kind)?;
-            Ok(Source { kind: SourceKind::Executable(path.clone()), path, manifest: Manifest::default() })
+            Ok(Source { kind: SourceKind::Executable(path.clone()), path, manifest })
         }
-        elf::Kind::Other | elf::Kind::NoProgram => Err(DetectError::NotADirectory { path: given.into() }),
+        elf::Kind::Other | elf::Kind::NoProgram => Err(DetectError::NotADirectory { path }),
     }
 }
 
@@ -297,7 +332,12 @@ fn only_program(directory: &Path, files: Vec<PathBuf>, selection: &Selection) ->
     }
     let names = || programs.iter().map(|(path, _)| file_name(path)).collect();
     let chosen = match (&selection.bin, programs.as_slice()) {
-        (_, []) => return Err(DetectError::NothingRecognisable { path: directory.into() }),
+        (_, []) => {
+            return Err(DetectError::NothingRecognisable {
+                path: directory.into(),
+                has_dockerfile: ["Dockerfile", "Containerfile"].iter().any(|name| directory.join(name).exists()),
+            });
+        }
         (Some(wanted), _) => programs.iter().find(|(path, _)| path.ends_with(wanted)).ok_or_else(|| {
             DetectError::NoSuchBinary { path: directory.into(), wanted: wanted.clone(), names: names() }
         })?,

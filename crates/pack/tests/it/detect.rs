@@ -23,6 +23,7 @@ fn chosen(files: &[(&str, &str)], selection: &Selection) -> Result<String, Strin
         // the temporary directory's own name is another each time
         SourceKind::Go(main) => format!("go {}", main.arguments.join(" ")),
         SourceKind::Executable(path) => format!("program {}", path.file_name().expect("name").display()),
+        SourceKind::Site => "site".into(),
     })
 }
 
@@ -138,6 +139,18 @@ fn ready_programs() {
     let program = files.path().join("app");
     let source = detect(&program, &Selection::default(), &without_tools()).expect("a program by its path");
     assert_eq!(source.kind, SourceKind::Executable(program.canonicalize().expect("canonical")));
+}
+
+#[test]
+fn static_sites() {
+    let (index, sh) = (("index.html", "<h1>"), "copy of /bin/sh");
+    check(&[index], None, Ok("site"));
+    // a program that is offered for download
+    check(&[index, ("tool*", sh)], None, Ok("site"));
+    check(&[index, ("tool*", sh)], Some("tool"), Ok("program tool"));
+    check(&[index, ("main.go", GO)], None, Ok("go main.go"));
+    check(&[index, ("Cargo.toml", &package("one", "")), ("src/main.rs", MAIN)], None, Ok("cargo one/one"));
+    check(&[("about.html", "<h1>")], None, Err("no index.html"));
 }
 
 #[test]

@@ -144,6 +144,14 @@ fn a_missing_loader_is_named() {
     compile_c(files.path(), &["-o", "app", "main.c", "-Wl,--dynamic-linker=/lib/ld-none.so.1"]);
     let error = collect(&files.path().join("app")).expect_err("no loader");
     assert!(words(&error, files.path()).starts_with("DIR/app asks for the loader /lib/ld-none.so.1"), "{error}");
+    for odd in ["/", "..", "/lib/.."] {
+        compile_c(files.path(), &["-o", "app", "main.c", &format!("-Wl,--dynamic-linker={odd}")]);
+        let error = collect(&files.path().join("app")).expect_err("no loader");
+        assert!(
+            matches!(&error, CollectError::MissingLoader { interpreter, .. } if interpreter == odd),
+            "{odd}: {error}"
+        );
+    }
 }
 
 fn packed(source: &Path, out: &Path) -> Packed {
@@ -192,4 +200,27 @@ fn the_same_program_is_the_same_image_wherever_it_lies() {
     assert_eq!(config["ExposedPorts"], serde_json::json!({"3000/tcp": {}}));
     assert_eq!(config["Labels"], serde_json::json!({"org.opencontainers.image.title": "app"}));
     assert_eq!(json(&first, 3)["layers"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_site_is_served_by_the_file_server_beside_it() {
+    let files = [("index.html", "<h1>"), ("a/b.css", "b{}"), (".env", "SECRET"), ("sampan.toml", "name = \"docs\"\n")];
+    let (site, out) = (directory(&files), tempfile::tempdir().expect("out"));
+    let prepared = prepare(site.path(), &Options::default(), &without_tools()).expect("prepare");
+    let error = prepared.pack(&without_tools(), out.path(), &mut (), None).expect_err("no file server");
+    assert!(error.to_string().contains("the sampan program"), "{error}");
+
+    let env = without_tools().with_sampan("/bin/sh");
+    let packed = prepared.pack(&env, out.path(), &mut (), None).expect("pack");
+    let config = &json(&packed, 3)["config"];
+    assert_eq!(config["Entrypoint"], serde_json::json!(["/app/sampan", "file-server"]));
+    assert_eq!(config["Labels"], serde_json::json!({"org.opencontainers.image.title": "docs"}));
+    let names = |index: usize| {
+        let layer = std::fs::read(&packed.blobs[index].path).expect("read");
+        let output = Command::new("tar").arg("-tf").arg(&packed.blobs[index].path).output().expect("tar");
+        assert!(!layer.windows(6).any(|window| window == b"SECRET"));
+        String::from_utf8(output.stdout).expect("text").split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(names(1), ["app/", "app/sampan"]);
+    assert_eq!(names(2), ["srv/", "srv/a/", "srv/a/b.css", "srv/index.html"]);
 }
