@@ -27,6 +27,16 @@ pub const BUSYBOX: Tool = Tool { name: "busybox", packages: &["busybox-static"],
 pub const GO: Tool = Tool { name: "go", packages: &["golang-go"], file: "usr/lib/go-*/bin/go" };
 /// The reference runtime.
 pub const RUNC: Tool = Tool { name: "runc", packages: &["runc"], file: "usr/sbin/runc" };
+/// What copies images between archives of every kind, as other programs read and write them.
+pub const SKOPEO: Tool = Tool { name: "skopeo", packages: &["skopeo"], file: "usr/bin/skopeo" };
+/// The peer that loads and runs archives of images.
+pub const PODMAN: Tool = Tool { name: "podman", packages: &["podman"], file: "usr/bin/podman" };
+/// What reads and judges the units that `sampan daemon install` writes.
+pub const SYSTEMD: Tool = Tool { name: "systemd", packages: &["systemd"], file: "usr/bin/systemd-analyze" };
+/// The other one.
+pub const DOCKER: Tool = Tool { name: "docker", packages: &["docker.io"], file: "usr/sbin/dockerd" };
+/// What formats the manual's pages.
+pub const GROFF: Tool = Tool { name: "groff", packages: &["groff-base"], file: "usr/bin/groff" };
 /// The fastest of the peers.
 pub const CRUN: Tool = Tool { name: "crun", packages: &["crun"], file: "usr/bin/crun" };
 /// What a program links against that is linked dynamically.
@@ -34,7 +44,7 @@ pub const LIBRARIES: Tool =
     Tool { name: "libraries", packages: &["zlib1g-dev", "libsqlite3-dev"], file: "usr/include/sqlite3.h" };
 
 /// What the tests need.
-pub const FOR_TESTS: &[&Tool] = &[&BUSYBOX, &GO, &LIBRARIES];
+pub const FOR_TESTS: &[&Tool] = &[&BUSYBOX, &GO, &LIBRARIES, &RUNC, &SKOPEO, &PODMAN, &DOCKER, &SYSTEMD, &GROFF];
 /// What the benchmarks need.
 pub const FOR_BENCHMARKS: &[&Tool] = &[&BUSYBOX, &RUNC, &CRUN];
 
@@ -42,6 +52,9 @@ pub const FOR_BENCHMARKS: &[&Tool] = &[&BUSYBOX, &RUNC, &CRUN];
 const NEEDED: &[&str] = &["apt-get", "apt-cache", "apt-config", "dpkg"];
 /// Where following dependencies ends: what a machine with a C compiler has.
 const BASE: &[&str] = &["libc6", "libc6-dev", "debconf", "dpkg"];
+/// What is depended on for a use that is none of ours: signatures, an init system, hooks of the package's own scripts.
+const NOT_USED: &[&str] =
+    &["gnupg", "init-system-helpers", "dmsetup", "python3", "systemd", "adduser", "iptables", "lsb-base"];
 /// The most packages one tool may come to.
 const PACKAGES: usize = 40;
 
@@ -95,7 +108,7 @@ pub fn print_all() -> Result<()> {
     for tools in [FOR_TESTS, FOR_BENCHMARKS] {
         fetch(tools)?;
     }
-    for tool in [&BUSYBOX, &GO, &RUNC, &CRUN, &LIBRARIES] {
+    for tool in [&BUSYBOX, &GO, &RUNC, &CRUN, &LIBRARIES, &SKOPEO, &PODMAN, &DOCKER, &SYSTEMD, &GROFF] {
         println!("{}\t{}", tool.name, tool.dir().display());
     }
     Ok(())
@@ -249,7 +262,7 @@ fn dependencies(text: &str) -> BTreeSet<String> {
         if !matches!(kind, "Depends" | "PreDepends") {
             continue;
         }
-        if !is_alternative && !name.starts_with('<') && !BASE.contains(&name) {
+        if !is_alternative && !name.starts_with('<') && ![BASE, NOT_USED].concat().contains(&name) {
             names.insert(name.to_owned());
         }
         is_alternative = has_more;

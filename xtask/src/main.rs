@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask check | floors | test | tools | bench`.
+//! The project's own chores: `cargo xtask check | floors | test | tools | bench | dist`.
 //!
 //! Everything that continuous integration does is a command here, so that anybody can do the same at home. It builds
 //! on cargo and Debian's archive only; it installs nothing and starts no service of the machine's.
@@ -8,6 +8,7 @@
 mod bench;
 mod check;
 mod debian;
+mod dist;
 mod floors;
 mod licences;
 mod process;
@@ -24,6 +25,8 @@ cargo xtask COMMAND
   floors                            which crate uses which, against the table in ARCHITECTURE.md
   test [-- CARGO TEST ARGUMENTS]    fetch what tests compare with, build, run every test (kernel tests need root)
   tools                             only fetch what tests compare with, and print where it is
+  dist [--debug | --binary FILE] [--out DIR]
+                                    what is given away, in target/dist: a tarball, a Debian package, their sums
   bench start [--runs N] [--json]   what a container's start costs, beside the bare kernel and the peers (needs root)
 ";
 
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         ["test", "--", rest @ ..] => test::test(rest),
         ["tools"] => debian::print_all(),
         ["bench", "start", rest @ ..] => bench::start(rest),
+        ["dist", rest @ ..] => dist::dist(rest),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -29,6 +29,8 @@ pub struct Package {
     pub license: Option<String>,
     /// What it depends on.
     pub dependencies: Vec<Dependency>,
+    /// Its `Cargo.toml`.
+    pub manifest_path: PathBuf,
     /// Its crates.
     pub targets: Vec<Target>,
 }
