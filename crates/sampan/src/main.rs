@@ -1,14 +1,15 @@
-//! The `sampan` binary: one program, five roles, told apart by its first argument.
+//! The `sampan` binary: one program, six roles, told apart by its first argument.
 //!
 //! | started as | role | by whom |
 //! |---|---|---|
 //! | `sampan supervisor …` | parent of every container | the daemon |
 //! | `sampan logger` | writes the containers' output | the supervisor |
 //! | `sampan edge` | ingress and name service | the supervisor |
+//! | `sampan file-server …` | serves a static site, inside a container | its image |
 //! | `sampan daemon [--root …]`, no further word | the daemon, in the foreground | systemd, the command line |
 //! | all else | the command line | people and programs |
 //!
-//! The first three are told apart before clap and tokio are touched: they are to be small and to start at once.
+//! The first four are told apart before clap and tokio are touched: they are to be small and to start at once.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Some("supervisor") => sampan_runtime::supervisor::main(args),
         Some("logger") => sampan_runtime::logger::main(),
         Some("edge") => edge::main(),
+        Some("file-server") => sampan_site::main(args),
         _ => cli::main(),
     }
 }

@@ -68,7 +68,7 @@ pub fn only_root_changes(owner: u32, mode: u32, passed_through: bool) -> bool {
 
 /// Whether nobody but root can change the file at an absolute path, or put another in its place. A symbolic link on the
 /// way is taken for one that can be changed: the path is the kernel's, which has none.
-fn only_root_replaces(file: &Path) -> bool {
+pub fn only_root_replaces(file: &Path) -> bool {
     let is_root_s = |path: &Path, is_kind: fn(&FileType) -> bool, passed_through| {
         path.symlink_metadata()
             .is_ok_and(|meta| is_kind(&meta.file_type()) && only_root_changes(meta.uid(), meta.mode(), passed_through))

@@ -1,31 +1,16 @@
-//! `down`, `logs`, `inspect`, `stop`, `rm`, `wait`: one request a name, more or less.
+//! What is done to containers: `stop`, `kill`, `restart`, `rm`… One request a name; several names go on past failures.
 
-use std::io::Write as _;
+use std::fmt::Display;
 
-use jiff::Timestamp;
-use sampan_client::{Client, ClientError, LogEntry, LogOptions, Output};
-use sampan_model::Label;
+use sampan_client::{Client, ClientError};
+use sampan_model::view::ContainerUpdate;
+use sampan_model::{ContainerName, Label, PublishedPort};
 use serde_json::{Value, json};
 
-use super::args::{Globals, LogsArgs, StopArgs};
+use super::args::{Globals, KillArgs, PortArgs, RestartArgs, StopArgs, UpdateArgs};
 use super::connect::connect;
 use super::failure::Failure;
 use super::output;
-
-/// `sampan down`.
-pub async fn down(globals: &Globals, names: &[Label]) -> Result<(), Failure> {
-    let client = connect(globals).await?;
-    for name in names {
-        match client.delete_service(name).await {
-            Ok(()) => {}
-            Err(error) if error.is("not_found") && client.container(name.as_str()).await.is_ok() => {
-                return Err(Failure::from(error).with_hint(format!("{name} is a container: `sampan rm -f {name}`")));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    print_done(globals, "removed", names)
-}
 
 /// `sampan inspect`.
 pub async fn inspect(globals: &Globals, names: &[String]) -> Result<(), Failure> {
@@ -44,54 +29,152 @@ pub async fn inspect(globals: &Globals, names: &[String]) -> Result<(), Failure>
 /// `sampan stop`.
 pub async fn stop(globals: &Globals, args: StopArgs) -> Result<(), Failure> {
     let client = connect(globals).await?;
-    for name in &args.names {
-        match client.stop_container(name, args.timeout).await {
-            Ok(()) => {}
-            Err(error) => return Err(hint_at_service(&client, name, error).await),
-        }
+    each(globals, "stopped", &args.names, async |name| match client.stop_container(name, args.timeout).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(hint_at_service(&client, name, error).await),
+    })
+    .await
+}
+
+/// `sampan kill`.
+pub async fn kill(globals: &Globals, args: KillArgs) -> Result<(), Failure> {
+    let client = connect(globals).await?;
+    each(globals, "signalled", &args.names, async |name| client.kill_container(name, &args.signal).await).await
+}
+
+/// `sampan restart`.
+pub async fn restart(globals: &Globals, args: RestartArgs) -> Result<(), Failure> {
+    let client = connect(globals).await?;
+    let restart = async |name: &str| client.restart_container(name, args.timeout).await.map(drop);
+    each(globals, "restarted", &args.names, restart).await
+}
+
+/// `sampan pause`.
+pub async fn pause(globals: &Globals, names: &[String]) -> Result<(), Failure> {
+    let client = connect(globals).await?;
+    each(globals, "paused", names, async |name| client.pause_container(name).await).await
+}
+
+/// `sampan unpause`.
+pub async fn unpause(globals: &Globals, names: &[String]) -> Result<(), Failure> {
+    let client = connect(globals).await?;
+    each(globals, "unpaused", names, async |name| client.unpause_container(name).await).await
+}
+
+/// `sampan rename`.
+pub async fn rename(globals: &Globals, name: &str, new: &ContainerName) -> Result<(), Failure> {
+    let view = connect(globals).await?.rename_container(name, new).await?;
+    if globals.json { output::print_json(&view) } else { output::print_lines([&view.name]) }
+}
+
+/// `sampan update`.
+pub async fn update(globals: &Globals, args: UpdateArgs) -> Result<(), Failure> {
+    let UpdateArgs { cpus, memory, pids_limit, restart, names } = args;
+    let update = ContainerUpdate { cpus, memory_bytes: memory, pids: pids_limit.map(Into::into), restart };
+    if update == ContainerUpdate::default() {
+        return Err(Failure::new("there is nothing to change")
+            .with_hint("give --cpus, --memory, --pids-limit or --restart")
+            .with_code(2));
     }
-    print_done(globals, "stopped", &args.names)
+    let client = connect(globals).await?;
+    each(globals, "updated", &names, async |name| client.update_container(name, &update).await.map(drop)).await
+}
+
+/// `sampan port`.
+pub async fn port(globals: &Globals, args: PortArgs) -> Result<(), Failure> {
+    let container = connect(globals).await?.container(&args.name).await?;
+    let Some(wanted) = args.port else {
+        return match globals.json {
+            true => output::print_json(&container.ports),
+            false => output::print_lines(container.ports.iter().map(port_line)),
+        };
+    };
+    let (number, protocol) = wanted.split_once('/').unwrap_or((&wanted, "tcp"));
+    let is_wanted =
+        |port: &&PublishedPort| port.container_port.to_string() == number && port.protocol.to_string() == protocol;
+    let found: Vec<_> = container.ports.iter().filter(is_wanted).collect();
+    if found.is_empty() {
+        let failure = Failure::new(format!("port {number}/{protocol} of {} is not published", args.name));
+        return Err(failure.with_hint("`sampan run -p HOST:PORT` publishes one, when a container is made"));
+    }
+    if globals.json {
+        return output::print_json(&found);
+    }
+    output::print_lines(found.into_iter().map(host_side))
+}
+
+/// As `docker port` has it: `80/tcp -> 127.0.0.1:8080`.
+fn port_line(port: &PublishedPort) -> String {
+    format!("{}/{} -> {}", port.container_port, port.protocol, host_side(port))
+}
+
+fn host_side(port: &PublishedPort) -> String {
+    let text = port.to_string();
+    text.split_once("->").map_or(text.clone(), |(host, _)| host.to_owned())
 }
 
 /// `sampan rm`.
 pub async fn rm(globals: &Globals, force: bool, names: &[String]) -> Result<(), Failure> {
     let client = connect(globals).await?;
-    for name in names {
+    each(globals, "removed", names, async |name| {
         let removed = match force {
             true => client.kill_and_delete_container(name).await,
             false => client.delete_container(name).await,
         };
         match removed {
-            Ok(()) => {}
+            Ok(()) => Ok(()),
             // as with rm(1): what is to be gone is gone
-            Err(error) if force && error.is("not_found") && !is_service(&client, name).await => {}
-            Err(error) => return Err(hint_at_service(&client, name, error).await),
+            Err(error) if force && error.is("not_found") && !is_service(&client, name).await => Ok(()),
+            Err(error) => Err(hint_at_service(&client, name, error).await),
         }
-    }
-    print_done(globals, "removed", names)
+    })
+    .await
 }
 
 /// `sampan wait`.
 pub async fn wait(globals: &Globals, names: &[String]) -> Result<(), Failure> {
     let client = connect(globals).await?;
+    let mut failed = false;
     for name in names {
-        let exit = client.wait_container(name).await?;
-        if globals.json {
-            output::print_json(&exit)?;
-        } else {
-            let code = exit.exit_code.map_or_else(|| "unknown".into(), |code| code.to_string());
-            output::print_lines([code])?;
+        match client.wait_container(name).await {
+            Ok(exit) if globals.json => output::print_json(&exit)?,
+            Ok(exit) => {
+                output::print_lines([exit.exit_code.map_or_else(|| "unknown".into(), |code| code.to_string())])?;
+            }
+            Err(error) => {
+                Failure::from(error).report();
+                failed = true;
+            }
         }
     }
-    Ok(())
+    if failed { Err(Failure::silent(1)) } else { Ok(()) }
 }
 
-fn print_done<T: std::fmt::Display>(globals: &Globals, word: &str, names: &[T]) -> Result<(), Failure> {
-    if globals.json {
-        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-        return output::print_json(&json!({ word: names }));
+/// Does one thing with each of several; goes on past failures, says each, and fails at the end. What was done is printed.
+pub async fn each<T: Display, E: Into<Failure>>(
+    globals: &Globals,
+    word: &str,
+    names: &[T],
+    act: impl AsyncFn(&str) -> Result<(), E>,
+) -> Result<(), Failure> {
+    let (mut done, mut failures) = (Vec::new(), 0_u32);
+    for name in names {
+        let name = name.to_string();
+        match act(&name).await {
+            Ok(()) if globals.json => done.push(name),
+            // at once: the next one may take its time
+            Ok(()) => output::print_lines([name])?,
+            Err(error) if names.len() == 1 => return Err(error.into()),
+            Err(error) => {
+                error.into().report();
+                failures += 1;
+            }
+        }
     }
-    output::print_lines(names)
+    if globals.json {
+        output::print_json(&json!({ word: done }))?;
+    }
+    if failures > 0 { Err(Failure::silent(1)) } else { Ok(()) }
 }
 
 async fn is_service(client: &Client, name: &str) -> bool {
@@ -111,104 +194,20 @@ async fn hint_at_service(client: &Client, name: &str, error: ClientError) -> Fai
     failure
 }
 
-/// `sampan logs`. Without a handler of its own: Ctrl-C just ends it.
-pub async fn logs(globals: &Globals, args: LogsArgs) -> Result<(), Failure> {
-    let client = connect(globals).await?;
-    let options = LogOptions { follow: args.follow, tail: args.tail };
-    let container = match client.logs(&args.name, options).await {
-        Err(error) if error.is("not_found") => Err((replica_of(&client, &args.name).await, error)),
-        other => Ok(other?),
-    };
-    let mut entries = match container {
-        Ok(entries) => entries,
-        Err((Some(replica), _)) => client.logs(&replica, options).await?,
-        Err((None, error)) => return Err(error.into()),
-    };
-    let mut writer = LineWriter { timestamps: args.timestamps || globals.json, in_line: [false; 2] };
-    while let Some(entry) = entries.next().await {
-        let entry = entry?;
-        if globals.json {
-            output::print(&json_line(&entry))?;
-        } else {
-            match entry.output {
-                Output::Stdout => writer.write(&mut std::io::stdout().lock(), &entry)?,
-                Output::Stderr => writer.write(&mut std::io::stderr().lock(), &entry)?,
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The replica whose log is meant by a service's name: the one that answers, else the first.
-async fn replica_of(client: &Client, name: &str) -> Option<String> {
-    let service = client.service(&Label::parse(name).ok()?).await.ok()?;
-    let ready = service.replicas.iter().find(|replica| replica.ready == Some(true));
-    ready.or(service.replicas.first()).map(|replica| replica.id.to_string())
-}
-
-fn json_line(entry: &LogEntry) -> String {
-    let stream = match entry.output {
-        Output::Stdout => "stdout",
-        Output::Stderr => "stderr",
-    };
-    let text = String::from_utf8_lossy(&entry.bytes);
-    format!("{}\n", json!({ "at": entry.at.to_string(), "stream": stream, "text": text }))
-}
-
-/// Writes entries, with the time at the start of each line where asked.
-struct LineWriter {
-    timestamps: bool,
-    /// Whether the last entry of stdout and of stderr left its line unfinished.
-    in_line: [bool; 2],
-}
-
-impl LineWriter {
-    fn write(&mut self, out: &mut impl std::io::Write, entry: &LogEntry) -> std::io::Result<()> {
-        if !self.timestamps {
-            out.write_all(&entry.bytes)?;
-            return out.flush();
-        }
-        let in_line = &mut self.in_line[usize::from(entry.output == Output::Stderr)];
-        let mut text = Vec::with_capacity(entry.bytes.len() + 64);
-        for line in entry.bytes.split_inclusive(|&byte| byte == b'\n') {
-            if !*in_line {
-                write!(text, "{} ", stamp(entry.at))?;
-            }
-            text.extend_from_slice(line);
-            *in_line = !line.ends_with(b"\n");
-        }
-        out.write_all(&text)?;
-        out.flush()
-    }
-}
-
-/// A time whose width does not change: nine digits of a second.
-fn stamp(at: Timestamp) -> String {
-    format!("{at:.9}")
-}
-
 #[cfg(test)]
 mod tests {
+    use sampan_model::Protocol;
+
     use super::*;
 
-    fn entry(output: Output, text: &'static str) -> LogEntry {
-        LogEntry { output, at: Timestamp::from_nanosecond(1_500_000_000).unwrap(), bytes: text.into() }
-    }
-
     #[test]
-    fn times_stand_at_the_start_of_lines() {
-        let mut writer = LineWriter { timestamps: true, in_line: [false; 2] };
-        let mut out = Vec::new();
-        for (output, text) in [(Output::Stdout, "a\nb"), (Output::Stderr, "!\n"), (Output::Stdout, "c\n")] {
-            writer.write(&mut out, &entry(output, text)).unwrap();
-        }
-        let at = "1970-01-01T00:00:01.500000000Z";
-        assert_eq!(String::from_utf8(out).unwrap(), format!("{at} a\n{at} b{at} !\nc\n"));
-    }
-
-    #[test]
-    fn json_lines() {
-        let line = json_line(&entry(Output::Stderr, "x\n"));
-        assert_eq!(line, "{\"at\":\"1970-01-01T00:00:01.5Z\",\"stream\":\"stderr\",\"text\":\"x\\n\"}\n");
+    fn ports_as_docker_has_them() {
+        let port = PublishedPort {
+            host_ip: Some([127, 0, 0, 1].into()),
+            host_port: 8080,
+            container_port: 80,
+            protocol: Protocol::Tcp,
+        };
+        assert_eq!(port_line(&port), "80/tcp -> 127.0.0.1:8080");
     }
 }

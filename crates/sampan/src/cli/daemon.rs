@@ -179,6 +179,11 @@ impl Processes {
     }
 }
 
+/// Waits until a daemon that was killed is gone; `None` where it is not.
+pub fn wait_for_end_of(pidfd: &OwnedFd) -> Option<()> {
+    ends_within(pidfd, REST_LIMIT).then_some(())
+}
+
 fn ends_within(pidfd: &OwnedFd, limit: Duration) -> bool {
     let end = Instant::now() + limit;
     loop {

@@ -14,6 +14,7 @@ use super::args::Globals;
 use super::connect::{connect, start_options};
 use super::daemon::Processes;
 use super::failure::Failure;
+use super::install::listen_anew;
 
 /// Everything that Sampan makes in a root.
 const OWN_NAMES: [&str; 11] = [
@@ -51,6 +52,7 @@ pub async fn purge(globals: &Globals, yes: bool) -> Result<(), Failure> {
     }
     take_apart(globals, &root).await?;
     let others = remove_files(&root)?;
+    listen_anew(&root)?;
     if !globals.quiet {
         match others {
             true => eprintln!("purged {path}; it stays, for there are other files in it"),

@@ -1,155 +1,148 @@
-//! `sampan run`: an image on a server of its own, in the foreground as if it were a program of this machine.
+//! `sampan run` and `create`: an image on a server, in the foreground as if it were a program of this machine.
 
 use std::time::Duration;
 
-use sampan_client::{Client, ClientError, LogOptions, Output};
-use sampan_model::view::{ContainerCreate, ContainerView, Exit};
-use sampan_model::{ContainerName, ServerSize};
-use tokio::io::AsyncWriteExt as _;
+use sampan_client::{Client, ClientError};
+use sampan_model::view::{ContainerCreate, ContainerView, ErrorView};
 
-use super::args::{Globals, RunArgs};
+use super::args::{CreateCommandArgs, Globals, RunArgs};
+use super::attend::{Attention, End, Signals, Target, attend};
 use super::connect::connect;
+use super::create::request;
 use super::failure::Failure;
-use super::interrupt::Interrupts;
 use super::output;
 
 /// Docker's exit codes for what is not the container's own doing.
-const OURS: u8 = 125;
+pub const OURS: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// How long a container has to end after Ctrl-C.
+/// How long a container has to end when nobody reads what it says any more.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// `sampan run`.
 pub async fn run(globals: &Globals, args: RunArgs) -> Result<u8, Failure> {
-    foreground(globals, args).await.map_err(|failure| failure.with_default_code(OURS))
+    run_request(globals, args, None).await.map_err(|failure| failure.with_default_code(OURS))
 }
 
-async fn foreground(globals: &Globals, args: RunArgs) -> Result<u8, Failure> {
-    let mut interrupts = Interrupts::listen()?;
+/// `sampan run`, on a server of that name where one is given.
+async fn run_request(globals: &Globals, args: RunArgs, server: Option<sampan_model::Label>) -> Result<u8, Failure> {
+    let RunArgs { detach, attend, create } = args;
+    let attention = Attention::new(attend, create.interactive, create.tty);
+    let mut create = request(create)?;
+    create.server = server.or(create.server);
+    let mut signals = Signals::listen()?;
     let client = connect(globals).await?;
-    let detach = args.detach;
-    let create = request(args);
-    // one Ctrl-C waits until there is something to stop
-    let container = interrupts.hold(client.create_container(&create)).await?.map_err(refused)?;
     if detach {
-        if globals.json {
-            output::print_json(&container)?;
-        } else {
-            output::print_lines([&container.id])?;
-        }
+        // one Ctrl-C comes too late: what was asked for is done
+        let (container, _) = signals.hold(client.create_container(&create)).await?;
+        print_id(globals, &container.map_err(refused)?)?;
         return Ok(0);
     }
-    let exit = attend(&client, &container, &mut interrupts).await?;
-    if exit.oom_killed && !globals.quiet {
-        let memory = container.server.memory_bytes;
-        eprintln!("sampan: {} ran out of memory, of which it has {memory}; --memory gives more", container.name);
-    }
-    exit.exit_code.ok_or_else(|| Failure::new(format!("the exit code of {} is not known", container.name)))
+    foreground(globals, &client, &create, &attention, &mut signals).await
 }
 
-fn request(args: RunArgs) -> ContainerCreate {
-    let RunArgs { rm, name, env, cpus, memory, image_and_command, detach: _ } = args;
-    let mut words = image_and_command.into_iter();
-    let default = ServerSize::default();
-    ContainerCreate {
-        name,
-        image: words.next().expect("clap requires one word"),
-        command: words.collect(),
-        env,
-        size: ServerSize {
-            cpus: cpus.unwrap_or(default.cpus),
-            memory_bytes: memory.unwrap_or(default.memory_bytes),
-            ..default
-        },
-        remove_at_exit: rm,
-        ..ContainerCreate::default()
+/// `sampan server run`.
+pub async fn run_on(globals: &Globals, args: RunArgs, server: sampan_model::Label) -> Result<u8, Failure> {
+    run_request(globals, args, Some(server)).await.map_err(|failure| failure.with_default_code(OURS))
+}
+
+/// `sampan create`.
+pub async fn create(globals: &Globals, args: CreateCommandArgs) -> Result<(), Failure> {
+    let create = request(args.create)?;
+    let client = connect(globals).await?;
+    print_id(globals, &client.create_container_unstarted(&create).await?)
+}
+
+fn print_id(globals: &Globals, container: &ContainerView) -> Result<(), Failure> {
+    if globals.json { output::print_json(container) } else { output::print_lines([&container.id]) }
+}
+
+async fn foreground(
+    globals: &Globals,
+    client: &Client,
+    create: &ContainerCreate,
+    attention: &Attention,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    // one Ctrl-C waits until there is something to send it to
+    let (stream, held) = signals.hold(client.run_attached(create)).await?;
+    let stream = stream.map_err(refused)?;
+    let mut container = None;
+    let created = |view: &ContainerView| container = Some(view.clone());
+    let end = attend(client, stream, Target::Container(None), attention, signals, held, created).await?;
+    let Some(container) = container else {
+        return Err(match end {
+            End::Failed(error) => refused(ClientError::Api { status: 400, error }),
+            End::Lost(error) => error.into(),
+            End::Exited(_) | End::Detached | End::Unread => {
+                Failure::new("the daemon does not say which container it is")
+            }
+        });
+    };
+    let name = container.name.as_str();
+    match end {
+        End::Exited(exit) => {
+            if create.remove_at_exit {
+                // it is removed when it has been waited for; whether that succeeds is not this command's result
+                let _ = client.wait_container(container.id.as_str()).await;
+            }
+            if exit.oom_killed && !globals.quiet {
+                let memory = container.server.memory_bytes;
+                eprintln!("sampan: {name} ran out of memory, of which it has {memory}; --memory gives more");
+            }
+            exit.exit_code.ok_or_else(|| Failure::new(format!("the exit code of {name} is not known")))
+        }
+        End::Failed(error) => Err(failed_to_start(error)),
+        End::Detached => {
+            if !globals.quiet {
+                eprintln!("sampan: left {name} to itself; `sampan attach {name}` attaches to it again");
+            }
+            Ok(0)
+        }
+        End::Unread => {
+            // nobody reads what it says any more: it ends, as any program does
+            match client.stop_container(container.id.as_str(), STOP_TIMEOUT).await {
+                Err(error) if !error.is("not_found") => Err(error.into()),
+                _ => Err(Failure::silent(BROKEN_PIPE)),
+            }
+        }
+        End::Lost(error) => Err(lost(error, name)),
     }
 }
 
-/// A container that could not be started, in Docker's exit codes.
-fn refused(error: ClientError) -> Failure {
+/// The exit code of a program that SIGPIPE ended.
+const BROKEN_PIPE: u8 = 141;
+
+/// The connection is gone, the container is not.
+pub fn lost(error: ClientError, name: &str) -> Failure {
+    Failure::from(error).with_hint(format!(
+        "{name} goes on: `sampan attach {name}` attaches to it again, `sampan logs {name}` prints what it said"
+    ))
+}
+
+fn failed_to_start(error: ErrorView) -> Failure {
+    refused(ClientError::Api { status: 400, error })
+}
+
+/// What could not be started, in Docker's exit codes.
+pub fn refused(error: ClientError) -> Failure {
     let code = match () {
         () if error.is("not_found_executable") => NOT_FOUND,
         () if error.is("not_executable") => NOT_EXECUTABLE,
         () => OURS,
     };
-    Failure::from(error).with_code(code)
+    let takes_option = code == NOT_FOUND && error.to_string().starts_with("execute -");
+    let failure = Failure::from(error).with_code(code);
+    // the commonest slip of all: everything behind the image is the command's
+    if takes_option { failure.with_hint(OPTIONS_FIRST) } else { failure }
 }
 
-/// Passes on what the container says until it has ended. Ctrl-C asks it to end, once more kills it.
-async fn attend(client: &Client, container: &ContainerView, interrupts: &mut Interrupts) -> Result<Exit, Failure> {
-    let id = container.id.as_str();
-    let ended = async {
-        match copy_output(client, id).await {
-            Ok(()) => {}
-            // nobody reads what it says any more, as with any program
-            Err(CopyError::Reader) => client.stop_container(id, STOP_TIMEOUT).await?,
-            Err(CopyError::Client(error)) => return Err(error),
-        }
-        // only now: a container that is removed at its end is removed when it has been waited for
-        client.wait_container(id).await
-    };
-    tokio::pin!(ended);
-    tokio::select! {
-        exit = &mut ended => return Ok(exit?),
-        () = interrupts.first() => {}
-    }
-    let stopped = stop(client, &container.name, STOP_TIMEOUT);
-    tokio::pin!(stopped);
-    let mut is_stopped = false;
-    loop {
-        tokio::select! {
-            exit = &mut ended => return Ok(exit?),
-            () = interrupts.next() => break,
-            result = &mut stopped, if !is_stopped => {
-                result?;
-                is_stopped = true;
-            }
-        }
-    }
-    stop(client, &container.name, Duration::ZERO).await?;
-    Ok(ended.await?)
-}
-
-async fn stop(client: &Client, name: &ContainerName, timeout: Duration) -> Result<(), ClientError> {
-    match client.stop_container(name.as_str(), timeout).await {
-        Err(error) if error.is("not_found") => Ok(()),
-        other => other,
-    }
-}
-
-enum CopyError {
-    /// Nobody reads our own output.
-    Reader,
-    Client(ClientError),
-}
-
-/// Copies the container's output to ours, byte for byte, until it has ended.
-async fn copy_output(client: &Client, id: &str) -> Result<(), CopyError> {
-    let mut entries = client.logs(id, LogOptions { follow: true, tail: None }).await.map_err(CopyError::Client)?;
-    // on threads of their own: a reader that does not read must not keep us from hearing Ctrl-C
-    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
-    while let Some(entry) = entries.next().await {
-        let entry = entry.map_err(CopyError::Client)?;
-        let written = match entry.output {
-            Output::Stdout => write(&mut stdout, &entry.bytes).await,
-            Output::Stderr => write(&mut stderr, &entry.bytes).await,
-        };
-        written.map_err(|_| CopyError::Reader)?;
-    }
-    Ok(())
-}
-
-async fn write(out: &mut (impl tokio::io::AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
-    out.write_all(bytes).await?;
-    out.flush().await
-}
+const OPTIONS_FIRST: &str = "options go before the image or the name: `sampan run --rm IMAGE COMMAND`; \
+                             what follows it is the command";
 
 #[cfg(test)]
 mod tests {
-    use sampan_model::view::ErrorView;
-
     use super::*;
 
     #[test]
@@ -158,7 +151,7 @@ mod tests {
             [("not_found_executable", 127), ("not_executable", 126), ("start_failed", 125), ("not_found", 125)]
         {
             let error = ErrorView { code: code.into(), message: "no".into(), hint: None };
-            assert_eq!(refused(ClientError::Api { status: 400, error }).parts().2, expected, "{code}");
+            assert_eq!(failed_to_start(error).parts().2, expected, "{code}");
         }
     }
 }

@@ -11,17 +11,27 @@ pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String 
     }
     let mut text = line(&widths, header);
     for row in rows {
-        text.push_str(&line(&widths, std::array::from_fn(|at| row[at].as_str())));
+        text.push_str(&line(&widths, row.iter().map(String::as_str)));
     }
     text
 }
 
-fn line<const N: usize>(widths: &[usize; N], cells: [&str; N]) -> String {
+/// The same of lines whose cells have tabs between them.
+pub fn columns(header: &str, lines: &[String]) -> String {
+    let cells = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
+    let all: Vec<_> = std::iter::once(header).chain(lines.iter().map(String::as_str)).map(cells).collect();
+    let count = all.iter().map(Vec::len).max().unwrap_or(0);
+    let widest = |at: usize| all.iter().filter_map(|cells| cells.get(at)).map(|cell| width(cell)).max().unwrap_or(0);
+    let widths: Vec<_> = (0..count).map(widest).collect();
+    all.iter().map(|cells| line(&widths, cells.iter().map(String::as_str))).collect()
+}
+
+fn line<'a>(widths: &[usize], cells: impl IntoIterator<Item = &'a str>) -> String {
     let mut line = String::new();
-    for (at, cell) in cells.iter().enumerate() {
+    for (at, cell) in cells.into_iter().enumerate() {
         let cell = if cell.is_empty() { "-" } else { cell };
         line.push_str(cell);
-        if at + 1 < N {
+        if at + 1 < widths.len() {
             line.extend(std::iter::repeat_n(' ', widths[at].max(1) - width(cell) + 3));
         }
     }

@@ -16,6 +16,7 @@ use sampan_api::Access;
 use sampan_client::Root;
 use sampan_model::view::ErrorView;
 
+use super::socket::Whose;
 use crate::process::only_root_changes;
 
 /// Where everything is.
@@ -32,7 +33,7 @@ pub struct Layout {
 }
 
 /// Everything below the root that is not in `run`.
-const PARTS: [&str; 4] = ["blobs", "layers", "containers", LOGS];
+const PARTS: [&str; 5] = ["blobs", "layers", "containers", "volumes", LOGS];
 const LOGS: &str = "logs";
 /// The files there.
 const FILES: [&str; 5] = ["records.db", "records.db-wal", "records.db-shm", "daemon.log", "supervisor.log"];
@@ -80,10 +81,18 @@ impl Layout {
         }
     }
 
-    /// Removes what only a running daemon and supervisor need.
-    pub fn remove_run_files(&self) {
-        for name in ["sampan.sock", "supervisor.sock", "supervisor.lock", "journal"] {
+    /// The API's socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Removes what only a running daemon and supervisor need; a socket that is systemd's stays.
+    pub fn remove_run_files(&self, socket: Whose) {
+        for name in ["supervisor.sock", "supervisor.lock", "journal"] {
             remove(&self.run_dir.join(name));
+        }
+        if socket == Whose::Daemon {
+            remove(&self.socket);
         }
     }
 
@@ -100,18 +109,20 @@ impl Layout {
 
 impl Layout {
     /// Removes a root that was made for a daemon that could not start.
-    pub fn remove_what_is_new(&self) {
+    pub fn remove_what_is_new(&self, socket: Whose) {
         if self.is_new {
-            self.remove_run_files();
+            self.remove_run_files(socket);
             self.remove_everything();
-            remove(&self.run_dir);
+            if socket == Whose::Daemon {
+                remove(&self.run_dir);
+            }
             remove(&self.root);
         }
     }
 }
 
 fn remove(path: &Path) {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let removed = if path.is_dir() { sampan_container::remove_tree(path) } else { fs::remove_file(path) };
     if let Err(error) = removed
         && error.kind() != std::io::ErrorKind::NotFound
     {

@@ -1,4 +1,4 @@
-//! The sockets that the daemon opens: the API's for itself, HTTP's for the edge.
+//! The sockets on which services are reached over HTTP: opened here, or handed over by systemd; accepted from by the edge.
 //!
 //! The edge has a runtime for each core, each with listening sockets of its own (SO_REUSEPORT), so there are as many of
 //! one address as there are cores. The first is bound without SO_REUSEPORT, which is set afterwards: else a second
@@ -6,7 +6,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -17,11 +16,6 @@ use sampan_model::view::ErrorView;
 use sampan_network::listening::who_has;
 use sampan_store::{Durability, Records};
 use serde::{Deserialize, Serialize};
-
-use super::layout::Layout;
-
-/// The variable in which a restarting daemon hands its API socket to the next one.
-pub const NATIVE_FD: &str = "SAMPAN_NATIVE_FD";
 
 const HTTP: &str = "default/daemon/http";
 const DEFAULT_PORT: u16 = 8080;
@@ -67,29 +61,6 @@ impl ListenError {
             }),
         }
     }
-}
-
-/// The API's socket: the one that a restarting daemon left, else a new one.
-pub fn native(layout: &Layout) -> anyhow::Result<UnixListener> {
-    let left = std::env::var(NATIVE_FD).ok().and_then(|number| number.parse().ok());
-    if let Some(fd) = left.and_then(|number| sampan_sys::process::inherited(number).ok())
-        && sockopt::socket_acceptconn(&fd) == Ok(true)
-    {
-        return Ok(UnixListener::from(fd));
-    }
-    let path = layout.run_dir.join("sampan.sock");
-    // whoever left it is dead: the lock is ours
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("replace {}", path.display()));
-        }
-        _ => {}
-    }
-    let directory = std::fs::File::open(&layout.run_dir).context("open the run directory")?;
-    // through the directory's descriptor: a socket's path ends at 107 bytes, a root's need not
-    use std::os::fd::AsRawFd as _;
-    let short = format!("/proc/self/fd/{}/sampan.sock", directory.as_raw_fd());
-    UnixListener::bind(short).with_context(|| format!("listen on {}", path.display()))
 }
 
 /// Where HTTP is served.
@@ -143,13 +114,18 @@ impl From<Stored> for Chosen {
     }
 }
 
-/// Where to listen, and on which sockets: what is asked for; without that what was asked for before, exactly; and where
-/// it never was, the port there was before, else the default one, else the next free one. A socket that the supervisor
-/// holds is used again. Blocks, for up to 2 s where an address of ours is not free yet.
+/// Where to listen, and on which sockets: what is asked for; without that what systemd listens on for us; without that
+/// what was asked for before, exactly; and where it never was, the port there was before, else the default one, else the
+/// next free one. A socket that the supervisor holds is used again. Blocks, for up to 2 s where an address of ours is
+/// not free yet.
 ///
 /// # Errors
 /// [`ListenError`] where an address that was asked for, now or before, cannot be listened on; or the records fail.
-pub fn http(records: &Records, held: &[String], asked: Option<Listen>) -> anyhow::Result<Http> {
+pub fn http(records: &Records, held: &[String], asked: Option<Listen>, passed: &[OwnedFd]) -> anyhow::Result<Http> {
+    if asked.is_none() && !passed.is_empty() {
+        // nothing is remembered: the unit says it anew each time
+        return lent(held, passed);
+    }
     let before: Option<Chosen> = records.get(HTTP)?.map(|record| record.value);
     let (earlier, addresses) = before.clone().map_or((None, Vec::new()), |before| (before.asked, before.addresses));
     let asked = asked.or_else(|| earlier.and_then(|text| text.parse().ok()));
@@ -167,6 +143,25 @@ pub fn http(records: &Records, held: &[String], asked: Option<Listen>) -> anyhow
     let chosen = Chosen { asked: asked.map(|asked| asked.to_string()), addresses: http.addresses.clone() };
     if before.as_ref() != Some(&chosen) {
         records.put(HTTP, &chosen, Durability::Intent)?;
+    }
+    Ok(http)
+}
+
+/// systemd's sockets: one an address, from which every thread of the edge accepts. Those that the supervisor holds since
+/// an earlier daemon are the same ones.
+fn lent(held: &[String], passed: &[OwnedFd]) -> anyhow::Result<Http> {
+    let mut http = Http { addresses: Vec::new(), keys: Vec::new(), sockets: Vec::new(), warnings: Vec::new() };
+    for socket in passed {
+        let address = rustix::net::getsockname(socket).and_then(SocketAddr::try_from);
+        let address = address.context("look at the socket that systemd listens on for services")?;
+        rustix::io::ioctl_fionbio(socket, true).context("use the socket that systemd listens on for services")?;
+        let key = format!("http/{address}/0");
+        http.addresses.push(address);
+        http.keys.push(key.clone());
+        if !held.contains(&key) {
+            http.sockets
+                .push((key, socket.try_clone().context("use the socket that systemd listens on for services")?));
+        }
     }
     Ok(http)
 }
@@ -307,7 +302,7 @@ mod tests {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let check = |held: &[&str], asked: Option<Listen>, expected: Result<u16, &str>, remembered: Option<&str>| {
             let held: Vec<_> = held.iter().map(|key| format!("http/{address}/{key}")).collect();
-            match (http(&records, &held, asked), expected) {
+            match (http(&records, &held, asked, &[]), expected) {
                 (Ok(http), Ok(expected)) => {
                     assert_eq!(http.addresses[0].port(), expected);
                     assert!(held.is_empty() || http.keys.starts_with(&held), "{:?}", http.keys);
@@ -333,12 +328,29 @@ mod tests {
     }
 
     #[test]
+    fn what_systemd_listens_on_is_used_and_not_remembered() {
+        let (_dir, records) = records();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let key = format!("http/{address}/0");
+        let passed = [OwnedFd::from(listener)];
+        let fresh = http(&records, &[], None, &passed).unwrap();
+        assert_eq!((fresh.addresses, &fresh.keys, fresh.sockets.len()), (vec![address], &vec![key.clone()], 1));
+        let held = http(&records, std::slice::from_ref(&key), None, &passed).unwrap();
+        assert_eq!((&held.keys, held.sockets.len()), (&vec![key], 0));
+        assert!(records.get::<Chosen>(HTTP).unwrap().is_none());
+        // whoever asks for another place gets it
+        let asked = http(&records, &[], Some(Listen::Port(0)), &passed).unwrap();
+        assert!(!asked.addresses.contains(&address), "{:?}", asked.addresses);
+    }
+
+    #[test]
     fn what_was_never_asked_for_moves_with_a_word() {
         let (_dir, records) = records();
         let taken = NOTHING.open_loopback(0).expect("a free port");
         records.put(HTTP, &taken.addresses, Durability::RunState).unwrap();
         let port = taken.addresses[0].port();
-        let moved = http(&records, &[], None).expect("another port");
+        let moved = http(&records, &[], None, &[]).expect("another port");
         assert_ne!(moved.addresses[0].port(), port);
         assert!(moved.warnings[0].starts_with(&format!("port {port} is taken by ")), "{:?}", moved.warnings);
         assert_eq!(records.get::<Chosen>(HTTP).unwrap().unwrap().value.asked, None);

@@ -12,9 +12,11 @@ mod layout;
 mod listeners;
 mod log;
 mod outside;
+mod socket;
+mod systemd;
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,9 +24,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use sampan_api::{Access, Core, DaemonOrder};
+use sampan_api::{Core, DaemonOrder};
 use sampan_client::{Listen, Root};
-use sampan_container::{Connected, Containers, EdgeTables, Foundation, Images, Machine, Supervisor};
+use sampan_container::{Connected, Containers, EdgeTables, Foundation, Images, Machine, Supervisor, Volumes};
 use sampan_image::Layers;
 use sampan_model::Instance;
 use sampan_model::instance::Block;
@@ -42,6 +44,9 @@ use crate::process;
 use crate::ready::{DaemonArgs, Ready};
 use layout::Layout;
 use outside::{Left, Outside};
+use socket::NativeSocket;
+use systemd::Notify;
+pub use systemd::{HTTP as HTTP_SOCKET, NATIVE as NATIVE_SOCKET};
 
 /// How long apps may take to end when the daemon is stopped.
 const GRACE: Duration = Duration::from_secs(10);
@@ -50,6 +55,7 @@ const BLOCK: &str = "default/daemon/block";
 /// Runs the daemon until it is told to end.
 pub fn main(args: DaemonArgs) -> ExitCode {
     let DaemonArgs { root, http, ready } = args;
+    let (passed, notify) = (systemd::take(), Notify::from_environment());
     process::set_umask();
     if let Err(error) = layout::refuse_without_root() {
         ready.tell_error(&error);
@@ -83,18 +89,23 @@ pub fn main(args: DaemonArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refused(ready, &anyhow::Error::from(error).context("start the daemon's threads")),
     };
-    let ended = runtime.block_on(run(&root, &layout, http, ready));
+    let socket = match NativeSocket::open(&layout, passed.native) {
+        Ok(socket) => socket,
+        Err(error) => return refused(ready, &error),
+    };
+    let http = Http { asked: http, passed: &passed.http };
+    let ended = runtime.block_on(run(&root, &layout, &socket, http, &notify, ready));
     // what still blocks, blocks on something that is gone
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
-        Ok(End::Restart(socket)) => restart(&root, socket),
+        Ok(End::Restart) => restart(&root, &socket, &passed.http),
         Ok(End::Stopped(Left::Nothing)) => {
-            layout.remove_run_files();
+            layout.remove_run_files(socket.whose());
             drop(lock);
             ExitCode::SUCCESS
         }
         Ok(End::Purged(Left::Nothing)) => {
-            layout.remove_run_files();
+            layout.remove_run_files(socket.whose());
             layout.remove_everything();
             drop(lock);
             ExitCode::SUCCESS
@@ -103,7 +114,7 @@ pub fn main(args: DaemonArgs) -> ExitCode {
         Ok(End::Stopped(Left::Something) | End::Purged(Left::Something)) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!("the daemon ends: {error:#}");
-            layout.remove_what_is_new();
+            layout.remove_what_is_new(socket.whose());
             ExitCode::FAILURE
         }
     }
@@ -112,7 +123,15 @@ pub fn main(args: DaemonArgs) -> ExitCode {
 enum End {
     Stopped(Left),
     Purged(Left),
-    Restart(OwnedFd),
+    Restart,
+}
+
+/// Where services are to be reached.
+struct Http<'a> {
+    /// What the command line says.
+    asked: Option<Listen>,
+    /// What systemd listens on.
+    passed: &'a [OwnedFd],
 }
 
 fn refused(ready: Ready, error: &anyhow::Error) -> ExitCode {
@@ -142,15 +161,15 @@ struct House {
     services: Services,
 }
 
-async fn run(root: &Root, layout: &Layout, http: Option<Listen>, ready: Ready) -> anyhow::Result<End> {
+async fn run(
+    root: &Root,
+    layout: &Layout,
+    socket: &NativeSocket,
+    http: Http<'_>,
+    notify: &Notify,
+    ready: Ready,
+) -> anyhow::Result<End> {
     let started_at = Timestamp::now();
-    let socket = match listeners::native(layout) {
-        Ok(socket) => socket,
-        Err(error) => {
-            refused(ready, &error);
-            return Err(error);
-        }
-    };
     let (end, mut ended) = watch::channel(false);
     let (found, mut outside) = (Supervisor::find(&layout.run_dir), Outside::default());
     // what a daemon before this one left is not this one's to take down
@@ -166,22 +185,25 @@ async fn run(root: &Root, layout: &Layout, http: Option<Listen>, ready: Ready) -
             return Err(error);
         }
     };
-    let for_restart = socket.try_clone().context("keep the API's socket")?;
-    let access = Access { owner: layout::owner(), group: layout::group() };
-    layout.open_socket_to(access.owner, access.group.as_ref().map(|(gid, _)| *gid));
-    socket.set_nonblocking(true).context("use the API's socket")?;
-    let listener = tokio::net::UnixListener::from_std(socket).context("use the API's socket")?;
+    let access = socket.admit(layout);
+    let listener = socket.listener()?;
     let stop = async move {
         let _ = ended.wait_for(|ended| *ended).await;
     };
+    let status = status(&core);
     let api = tokio::spawn(sampan_api::native::serve(listener, core, access, stop));
+    notify.ready(&status);
     ready.tell_ready();
     tracing::info!(root = %root.path().display(), "ready");
 
     let order = next_order(orders, gone).await;
     tracing::info!(?order, "ending");
+    match order {
+        DaemonOrder::Restart => notify.reloading(),
+        DaemonOrder::Stop | DaemonOrder::Purge => notify.stopping(),
+    }
     let result = match order {
-        DaemonOrder::Restart => End::Restart(for_restart.into()),
+        DaemonOrder::Restart => End::Restart,
         DaemonOrder::Stop => End::Stopped(house.take_down().await),
         DaemonOrder::Purge => End::Purged(house.take_down().await),
     };
@@ -227,7 +249,7 @@ type Built = (House, Arc<Core>, mpsc::Receiver<DaemonOrder>, tokio::task::JoinHa
 async fn build(
     root: &Root,
     layout: &Layout,
-    http: Option<Listen>,
+    http: Http<'_>,
     started_at: Timestamp,
     found: Option<Connected>,
     outside: &mut Outside,
@@ -242,7 +264,7 @@ async fn build(
 
     // what is likeliest to be refused comes first, before anything is made outside the root
     let held = found.as_ref().map_or(&[][..], |(_, welcome, _)| &welcome.sockets);
-    let listening = listeners::http(&records, held, http)?;
+    let listening = listeners::http(&records, held, http.asked, http.passed)?;
 
     let preferred = records.get::<Block>(BLOCK)?.map(|record| record.value);
     let avoid: Vec<IpAddr> = resolvers.iter().map(SocketAddr::ip).collect();
@@ -269,6 +291,7 @@ async fn build(
     let containers = Containers::new(Foundation {
         records: Arc::clone(&records),
         images: images.clone(),
+        volumes: Volumes::open(Arc::clone(&records), &layout.root.join("volumes"))?,
         network: Arc::clone(&network),
         cgroups: Arc::clone(&cgroups),
         supervisor: Arc::clone(&supervisor),
@@ -384,21 +407,20 @@ impl House {
     }
 }
 
+/// What `systemctl status` shows.
+fn status(core: &Core) -> String {
+    let http: Vec<_> = (core.daemon)().http.iter().map(ToString::to_string).collect();
+    format!("services are reached at {}", http.join(", "))
+}
+
 /// Executes the binary anew. The API's socket stays open under its number, so that nobody is refused meanwhile.
-fn restart(root: &Root, socket: OwnedFd) -> ExitCode {
-    use std::os::fd::AsRawFd as _;
-    if let Err(error) = rustix::io::fcntl_setfd(socket.as_fd(), rustix::io::FdFlags::empty()) {
-        tracing::warn!(%error, "the API's socket could not be kept");
-    }
+fn restart(root: &Root, socket: &NativeSocket, http: &[OwnedFd]) -> ExitCode {
     let exe = process::own_binary().unwrap_or_else(|_| "/proc/self/exe".into());
-    let error = std::process::Command::new(exe)
-        .arg0("sampan")
-        .arg("daemon")
-        .arg("--root")
-        .arg(root.path())
-        .env_remove("SAMPAN_READY_FD")
-        .env(listeners::NATIVE_FD, socket.as_raw_fd().to_string())
-        .exec();
+    let mut command = std::process::Command::new(exe);
+    command.arg0("sampan").arg("daemon").arg("--root").arg(root.path()).env_remove("SAMPAN_READY_FD");
+    socket.keep(&mut command);
+    systemd::keep(http, &mut command);
+    let error = command.exec();
     tracing::error!(%error, "the daemon could not be executed anew");
     ExitCode::FAILURE
 }

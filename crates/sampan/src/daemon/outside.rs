@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sampan_container::{CONTAINER_CGROUP, Supervisor};
+use sampan_container::Supervisor;
 use sampan_network::Network;
 use sampan_runtime::cgroup::Group;
 
@@ -42,7 +42,7 @@ impl Outside {
         if let Some(cgroups) = &self.cgroups {
             // all has been ended properly, unless the supervisor died in the middle of it
             for server in cgroups.servers().unwrap_or_default() {
-                let group = cgroups.server(&server, CONTAINER_CGROUP);
+                let group = cgroups.server(&server);
                 if let Err(error) = group.and_then(|group| group.kill()) {
                     failed("what is left in a server could not be ended", &error);
                 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sampan_model::RestartPolicy;
+
 /// `NAME=VALUE`, or `NAME` for the caller's own value.
 pub(super) fn parse_env(text: &str) -> Result<(String, String), String> {
     let (name, value) = match text.split_once('=') {
@@ -15,6 +17,31 @@ pub(super) fn parse_env(text: &str) -> Result<(String, String), String> {
         "" => Err("the name before '=' is missing".into()),
         name => Ok((name.into(), value)),
     }
+}
+
+/// `NAME=VALUE`, or `NAME` with nothing to say.
+pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=').unwrap_or((text, "")) {
+        ("", _) => Err("the name before '=' is missing".into()),
+        (name, value) => Ok((name.into(), value.into())),
+    }
+}
+
+/// Docker's words for it.
+pub(super) fn parse_restart(text: &str) -> Result<RestartPolicy, String> {
+    const RULE: &str = "use no, on-failure, on-failure:5, always or unless-stopped";
+    Ok(match text.split_once(':') {
+        None if text == "no" => RestartPolicy::No,
+        None if text == "always" => RestartPolicy::Always,
+        None if text == "unless-stopped" => RestartPolicy::UnlessStopped,
+        None if text == "on-failure" => RestartPolicy::OnFailure { max_retries: None },
+        Some(("on-failure", most)) => {
+            let most: u32 = most.parse().map_err(|_| RULE)?;
+            // 0 is without end, as in Docker
+            RestartPolicy::OnFailure { max_retries: (most > 0).then_some(most) }
+        }
+        _ => return Err(RULE.into()),
+    })
 }
 
 /// `60s`, `2m`, `500ms`, or a plain number of seconds.
@@ -35,6 +62,23 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn restart_policies() {
+        for (text, policy) in [
+            ("no", RestartPolicy::No),
+            ("always", RestartPolicy::Always),
+            ("unless-stopped", RestartPolicy::UnlessStopped),
+            ("on-failure", RestartPolicy::OnFailure { max_retries: None }),
+            ("on-failure:3", RestartPolicy::OnFailure { max_retries: Some(3) }),
+            ("on-failure:0", RestartPolicy::OnFailure { max_retries: None }),
+        ] {
+            assert_eq!(parse_restart(text), Ok(policy), "{text}");
+        }
+        for bad in ["", "yes", "always:3", "on-failure:x"] {
+            assert!(parse_restart(bad).unwrap_err().contains("unless-stopped"), "{bad}");
+        }
+    }
 
     #[test]
     fn durations() {

@@ -8,12 +8,15 @@ use sampan_model::{ByteSize, Cpus, Label};
 
 use super::parse::{parse_duration, parse_env};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "Example:\n  sampan up examples/hello-rust --memory 256MiB -e GREETING=hello")]
 pub struct UpArgs {
     /// The directory of source, or a binary that is ready
     #[arg(value_name = "DIR", default_value = ".")]
     pub source: PathBuf,
+    /// Of several services, only these
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<Label>,
     /// The service's name [default: sampan.toml's, else the directory's]
     #[arg(long)]
     pub name: Option<Label>,
@@ -29,6 +32,9 @@ pub struct UpArgs {
     /// Memory of each replica's server [default: 512MiB]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
+    /// Run it on this server, not on servers of its own
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["cpus", "memory", "replicas"])]
+    pub server: Option<Label>,
     /// The port the app listens on [default: found out]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,

@@ -1,99 +1,16 @@
-//! `sampan doctor`: what this machine offers and lacks, and the fix for each.
-//!
-//! It looks and changes nothing. A `fail` keeps Sampan from working; a `warn` costs something that it says.
+//! What the machine is: kernel, namespaces, cgroups, disk, limits, rights, toolchains.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
-use sampan_client::{Client, Listen, Root};
-use serde::Serialize;
+use sampan_client::Root;
 
-use super::age::bytes;
-use super::args::Globals;
-use super::connect::on_path;
-use super::failure::Failure;
-use super::output;
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Level {
-    Ok,
-    Warn,
-    Fail,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
-    what: String,
-    level: Level,
-    detail: String,
-    fix: Option<String>,
-}
-
-impl Finding {
-    fn ok(what: &str, detail: impl Into<String>) -> Self {
-        Self { what: what.into(), level: Level::Ok, detail: detail.into(), fix: None }
-    }
-
-    fn warn(what: &str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { what: what.into(), level: Level::Warn, detail: detail.into(), fix: Some(fix.into()) }
-    }
-
-    fn fail(what: &str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { level: Level::Fail, ..Self::warn(what, detail, fix) }
-    }
-}
-
-pub async fn doctor(globals: &Globals) -> Result<u8, Failure> {
-    let root = globals.root()?;
-    let mut findings = vec![
-        kernel(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()),
-        user_namespaces(),
-        cgroups(),
-        machine(),
-        proc_mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
-        root_file_system(&root),
-        space(&root),
-        descriptors(),
-        privilege(),
-    ];
-    findings.push(daemon_or_port(globals, &root).await);
-    findings.extend(network());
-    findings.extend([
-        toolchain("cargo", "Rust", "install it from https://rustup.rs"),
-        toolchain("go", "Go", "install it from https://go.dev/dl or with `apt-get install golang-go`"),
-    ]);
-    if globals.json {
-        output::print_json(&findings)?;
-    } else {
-        output::print(&render(&findings, globals.quiet))?;
-    }
-    Ok(u8::from(findings.iter().any(|finding| finding.level == Level::Fail)))
-}
-
-/// A line each, the fix below; with `--quiet` only what is not well.
-fn render(findings: &[Finding], quiet: bool) -> String {
-    let width = findings.iter().map(|finding| finding.what.chars().count()).max().unwrap_or(0);
-    let mut text = String::new();
-    for finding in findings.iter().filter(|finding| !quiet || finding.level != Level::Ok) {
-        let level = match finding.level {
-            Level::Ok => "ok  ",
-            Level::Warn => "warn",
-            Level::Fail => "FAIL",
-        };
-        text.push_str(&format!("{level}  {:width$}  {}\n", finding.what, finding.detail));
-        if let Some(fix) = &finding.fix {
-            text.push_str(&format!("      {:width$}  fix: {fix}\n", ""));
-        }
-    }
-    text
-}
+use super::super::age::bytes;
+use super::super::connect::on_path;
+use super::Finding;
 
 /// Idmapped overlay layers came with 5.19, `lowerdir+` with 6.7.
-fn kernel(release: &str) -> Finding {
+pub(super) fn kernel(release: &str) -> Finding {
     let release = release.trim();
     let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
@@ -110,7 +27,7 @@ fn kernel(release: &str) -> Finding {
     Finding::ok("kernel", format!("Linux {release}"))
 }
 
-fn user_namespaces() -> Finding {
+pub(super) fn user_namespaces() -> Finding {
     const WHAT: &str = "user namespaces";
     if !Path::new("/proc/self/ns/user").exists() {
         return Finding::fail(WHAT, "this kernel has none", "use a kernel with CONFIG_USER_NS");
@@ -127,14 +44,14 @@ fn user_namespaces() -> Finding {
     }
 }
 
-fn cgroups() -> Finding {
+pub(super) fn cgroups() -> Finding {
     match sampan_sys::cgroup::Cgroups::detect() {
         Ok(cgroups) => Finding::ok("cgroups", cgroups.mode().as_str()),
         Err(error) => Finding::fail("cgroups", error.to_string(), "mount cgroup2 at /sys/fs/cgroup"),
     }
 }
 
-fn machine() -> Finding {
+pub(super) fn machine() -> Finding {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let info = rustix::system::sysinfo();
     let memory = info.totalram as u64 * u64::from(info.mem_unit);
@@ -146,7 +63,7 @@ fn machine() -> Finding {
 }
 
 /// A host whose own /proc is covered in places (a container, most often) refuses a new proc to its user namespaces.
-fn proc_mounts(mountinfo: &str) -> Finding {
+pub(super) fn proc_mounts(mountinfo: &str) -> Finding {
     let mount_point = |line: &str| line.split(' ').nth(4).map(str::to_owned);
     let covers: Vec<_> = mountinfo
         .lines()
@@ -173,7 +90,7 @@ fn existing(root: &Root) -> &Path {
 }
 
 /// Layers are idmapped, which not every file system can.
-fn root_file_system(root: &Root) -> Finding {
+pub(super) fn root_file_system(root: &Root) -> Finding {
     const WHAT: &str = "file system";
     // linux/magic.h
     let known = |magic: i64| match magic {
@@ -205,7 +122,7 @@ fn root_file_system(root: &Root) -> Finding {
     }
 }
 
-fn space(root: &Root) -> Finding {
+pub(super) fn space(root: &Root) -> Finding {
     let path = existing(root);
     match rustix::fs::statvfs(path) {
         Ok(stat) => {
@@ -222,7 +139,7 @@ fn space(root: &Root) -> Finding {
 }
 
 /// The supervisor holds about ten descriptors a container.
-fn descriptors() -> Finding {
+pub(super) fn descriptors() -> Finding {
     const WHAT: &str = "open files";
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     match limit.maximum {
@@ -235,7 +152,7 @@ fn descriptors() -> Finding {
     }
 }
 
-fn privilege() -> Finding {
+pub(super) fn privilege() -> Finding {
     const WHAT: &str = "privilege";
     if !rustix::process::geteuid().is_root() {
         let detail = "not root: the network and some limits were not looked at";
@@ -278,57 +195,7 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
     NEEDED.iter().filter(|(bit, _)| effective & (1 << bit) == 0).map(|(_, name)| *name).collect()
 }
 
-async fn daemon_or_port(globals: &Globals, root: &Root) -> Finding {
-    if let Ok(client) = Client::connect(root).await
-        && let Ok(daemon) = client.daemon().await
-    {
-        let http: Vec<_> = daemon.http.iter().map(ToString::to_string).collect();
-        let detail = format!("version {} runs, services at {}", daemon.version, http.join(", "));
-        return match daemon.warnings.first() {
-            None => Finding::ok("daemon", detail),
-            Some(warning) => Finding::warn("daemon", warning.clone(), "see `sampan daemon status`"),
-        };
-    }
-    let (asked, address) = match globals.http {
-        None => (false, (Ipv4Addr::LOCALHOST, 8080).into()),
-        Some(Listen::Port(port)) => (true, (Ipv4Addr::LOCALHOST, port).into()),
-        Some(Listen::Address(address)) => (true, address),
-    };
-    let port = address.port();
-    let Err(error) = TcpListener::bind(address) else {
-        return Finding::ok("port", format!("{port} is free for services"));
-    };
-    let who = sampan_network::listening::who_has(port).map(|who| format!(" by {who}")).unwrap_or_default();
-    let detail = match error.kind() {
-        std::io::ErrorKind::AddrInUse => format!("{port} is taken{who}"),
-        _ => format!("{address} cannot be listened on: {error}"),
-    };
-    match asked {
-        true => Finding::fail("port", detail, "choose another with --http"),
-        false => Finding::warn("port", detail, "the next free one will be used; choose one with --http"),
-    }
-}
-
-fn network() -> Vec<Finding> {
-    if !rustix::process::geteuid().is_root() {
-        return Vec::new();
-    }
-    let convert = |finding: sampan_network::Finding| Finding {
-        what: finding.what,
-        level: if finding.ok { Level::Ok } else { Level::Warn },
-        detail: finding.detail,
-        fix: finding.fix,
-    };
-    sampan_network::check().into_iter().map(convert).map(essential).collect()
-}
-
-/// Without these two there is no network at all.
-fn essential(finding: Finding) -> Finding {
-    let is_essential = matches!(finding.what.as_str(), "nf_tables" | "veth");
-    if is_essential && finding.level == Level::Warn { Finding { level: Level::Fail, ..finding } } else { finding }
-}
-
-fn toolchain(program: &str, language: &str, fix: &str) -> Finding {
+pub(super) fn toolchain(program: &str, language: &str, fix: &str) -> Finding {
     match on_path(program) {
         true => Finding::ok(program, format!("found, so {language} sources can be built")),
         false => Finding::warn(program, format!("not found: {language} sources cannot be built"), fix),
@@ -337,6 +204,7 @@ fn toolchain(program: &str, language: &str, fix: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Level;
     use super::*;
 
     #[test]
@@ -372,17 +240,5 @@ mod tests {
             ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_RESOURCE"]
         );
         assert_eq!(missing_capabilities("").len(), 8);
-    }
-
-    #[test]
-    fn for_people() {
-        let findings = [Finding::ok("kernel", "Linux 6.18"), Finding::fail("veth", "there is none", "modprobe veth")];
-        let expected = "\
-ok    kernel  Linux 6.18
-FAIL  veth    there is none
-              fix: modprobe veth
-";
-        assert_eq!(render(&findings, false), expected);
-        assert_eq!(render(&findings, true), "FAIL  veth    there is none\n              fix: modprobe veth\n");
     }
 }
