@@ -1,4 +1,4 @@
-//! Just enough of an HTTP client: `GET` over connections that are kept, on this machine's loopback.
+//! Just enough of an HTTP client: requests over connections that are kept, on this machine's loopback.
 //!
 //! Names below `.localhost` are 127.0.0.1 without asking anybody (RFC 6761 §6.3), as browsers and curl have it.
 
@@ -41,6 +41,34 @@ pub fn get(url: &str) -> io::Result<Response> {
     Connection::open(port)?.get(&host, &path)
 }
 
+/// Asks with these headers, over a connection that is closed after the answer.
+///
+/// # Errors
+/// As [`get`].
+///
+/// # Panics
+/// As [`get`].
+pub fn get_with(url: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
+    let (host, port, path) = split(url);
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let mut connection = Connection::open(port)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n{headers}\r\n");
+    connection.reader.get_mut().write_all(request.as_bytes())?;
+    connection.read()
+}
+
+/// Asks for a URL of this machine with this method, headers and body, over a connection of its own.
+///
+/// # Errors
+/// As [`get`].
+///
+/// # Panics
+/// As [`get`].
+pub fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Response> {
+    let (host, port, path) = split(url);
+    Connection::open(port)?.ask(method, &host, &path, headers, body)
+}
+
 /// Host, port and path of `http://HOST:PORT/PATH`.
 ///
 /// # Panics
@@ -78,7 +106,30 @@ impl Connection {
     /// # Errors
     /// As [`get`].
     pub fn get(&mut self, host: &str, path: &str) -> io::Result<Response> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}:{}\r\n\r\n", self.port);
+        self.ask("GET", host, path, &[], "")
+    }
+
+    /// As [`get`](Self::get), with another method, headers and a body.
+    ///
+    /// # Errors
+    /// As [`get`].
+    pub fn ask(
+        &mut self,
+        method: &str,
+        host: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> io::Result<Response> {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {host}:{}\r\n", self.port);
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !body.is_empty() {
+            request.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        request.push_str("\r\n");
+        request.push_str(body);
         self.reader.get_mut().write_all(request.as_bytes())?;
         let response = self.read()?;
         if response.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
@@ -101,7 +152,9 @@ impl Connection {
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         let mut response = Response { status, headers, body: String::new() };
-        let body = if response.header("transfer-encoding").is_some() {
+        let body = if matches!(status, 204 | 304) {
+            Vec::new()
+        } else if response.header("transfer-encoding").is_some() {
             self.chunks()?
         } else if let Some(length) = response.header("content-length") {
             let length = length.parse().map_err(|_| invalid(length))?;

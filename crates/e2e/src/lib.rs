@@ -6,10 +6,17 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agreement;
 pub mod http;
 pub mod load;
+pub mod machine;
+pub mod native;
+pub mod peers;
 pub mod sampan;
+pub mod schema;
 pub mod sources;
+pub mod stream;
+pub mod terminal;
 pub mod tools;
 
 pub use sampan::{Outcome, Sampan};

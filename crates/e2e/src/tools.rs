@@ -2,10 +2,16 @@
 //! looked for where it puts them, so that a plain `cargo test` works too once it has run.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The `sampan` binary.
 pub fn sampan() -> PathBuf {
     existing(from_variable("SAMPAN_BIN").unwrap_or_else(|| target().join("debug/sampan")), "cargo build")
+}
+
+/// The project's own chores.
+pub fn xtask() -> PathBuf {
+    existing(target().join("debug/xtask"), "cargo build --package xtask")
 }
 
 /// A static busybox.
@@ -27,6 +33,26 @@ pub fn libraries() -> PathBuf {
     existing(dir, "cargo xtask tools")
 }
 
+/// systemd, unpacked and not installed.
+pub fn systemd() -> PathBuf {
+    let dir = tool("systemd");
+    existing(dir.join("usr/bin/systemd-analyze"), "cargo xtask tools");
+    dir
+}
+
+/// groff with its own macros and fonts, to be given words.
+pub fn groff() -> Command {
+    let usr = existing(tool("groff").join("usr/bin/groff"), "cargo xtask tools");
+    let usr = usr.ancestors().nth(2).expect("a program lies in usr/bin").to_owned();
+    let shared = std::fs::read_dir(usr.join("share/groff")).expect("groff's files").flatten().map(|entry| entry.path());
+    let versions: Vec<_> = shared.filter(|path| path.join("tmac").is_dir()).collect();
+    let dirs = |name: &str| std::env::join_paths(versions.iter().map(|dir| dir.join(name))).expect("no colon in paths");
+    let mut command = Command::new(usr.join("bin/groff"));
+    command.env("GROFF_TMAC_PATH", dirs("tmac")).env("GROFF_FONT_PATH", dirs("font"));
+    command.env("GROFF_BIN_PATH", usr.join("bin"));
+    command
+}
+
 /// The repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this crate lies in crates/")
@@ -39,11 +65,17 @@ pub fn scratch() -> PathBuf {
     dir
 }
 
+/// Where cargo puts what it builds.
+pub fn built() -> PathBuf {
+    target()
+}
+
 fn target() -> PathBuf {
     from_variable("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), |dir| repository().join(dir))
 }
 
-fn tool(name: &str) -> PathBuf {
+/// A tool's directory, as its Debian packages were unpacked.
+pub fn tool(name: &str) -> PathBuf {
     from_variable("SAMPAN_TEST_TOOLS").unwrap_or_else(|| target().join("debian")).join(name)
 }
 

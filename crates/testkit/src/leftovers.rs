@@ -42,6 +42,19 @@ pub fn claimed_blocks() -> Vec<Ipv4Addr> {
     claims.map(|route| route.network).collect()
 }
 
+/// The names of all firewall tables of the machine that have a chain.
+///
+/// # Panics
+/// Where the kernel cannot be asked.
+pub fn firewall_tables() -> Vec<String> {
+    let mut socket = Socket::open(Protocol::Netfilter).expect("a netlink socket");
+    let chains = nftables::chains(&mut socket).expect("the list of firewall chains");
+    let mut names: Vec<String> = chains.into_iter().map(|chain| chain.table).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 fn files(root: &Path) -> Vec<String> {
     match fs::read_dir(root) {
         Ok(entries) => entries.flatten().map(|entry| format!("file {}", entry.path().display())).collect(),

@@ -1,8 +1,10 @@
 //! A host out there: a network namespace of its own behind a wire, at an address for documentation (RFC 5737), so that
 //! the way out of a container can be walked without asking a stranger.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
 
 use sampan_sys::net::namespace;
 use sampan_sys::net::netlink::{Protocol, Socket};
@@ -14,6 +16,7 @@ pub const NEAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub const FAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// How many leading bits the two have in common.
 const PREFIX: u8 = 30;
+const CONNECTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The host; gone with its wire when it is dropped. It knows no way but to this machine: what reaches it under
 /// another address than [`NEAR`] gets no answer.
@@ -66,6 +69,14 @@ impl Outside {
         (listener, address)
     }
 
+    /// A connection from out there.
+    ///
+    /// # Errors
+    /// Nobody accepts it.
+    pub fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.inside(|| TcpStream::connect_timeout(&address, CONNECTED_WITHIN))
+    }
+
     fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         namespace::run_in(self.netns.as_fd(), work).expect("the namespace can be entered")
     }
@@ -86,8 +97,6 @@ impl Drop for Outside {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream;
-
     use super::*;
 
     #[test]
