@@ -9,8 +9,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sampan_e2e::sampan::{body_of, outcome};
+use sampan_e2e::sampan::{SOON, body_of, outcome};
+use sampan_e2e::terminal::Terminal;
 use sampan_e2e::{Outcome, Sampan, sources, tools};
+use sampan_testkit::wait_until;
 use serde_json::Value;
 
 const OWNER: User = User { uid: 1000, gid: 1000 };
@@ -216,6 +218,56 @@ fn who_may_ask_and_who_may_order() {
     }
     house.ok(OWNER, &["daemon", "restart"]);
     house.ok(MEMBER, &["ps"]);
+}
+
+/// Where no daemon runs, the first command asks for root's rights once, for the daemon alone, and says so. What plays
+/// sudo here hands the command to the test, which is root and knows who asked.
+#[test]
+fn the_daemon_is_started_through_sudo_and_that_is_announced() {
+    let sampan = Sampan::new();
+    fs::set_permissions(sampan.dir(), fs::Permissions::from_mode(0o755)).expect("its mode");
+    let home = sampan.dir().join("home");
+    fs::create_dir(&home).expect("a home");
+    chown(&home, Some(OWNER.uid), Some(OWNER.gid)).expect("its owner");
+    let sudo = home.join("sudo");
+    let script = "#!/bin/sh\ncd \"${0%/*}\" && printf '%s\\n' \"$@\" > words && mv words asked\n\
+        until [ -e code ]; do sleep 0.02; done\nexit \"$(cat code)\"\n";
+    fs::write(&sudo, script).expect("what plays sudo");
+    fs::set_permissions(&sudo, fs::Permissions::from_mode(0o755)).expect("its mode");
+
+    // without a terminal nobody is asked, and it is said what to do
+    let mut alone = sampan.command(&["ps"]);
+    alone.uid(OWNER.uid).gid(OWNER.gid).env("HOME", &home);
+    outcome(&mut alone).assert_fails(1, &["sudo sampan daemon start --root"]);
+
+    let inner = sampan.command(&["ps", "--json"]);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "1000", "--regid", "1000", "--clear-groups"]);
+    command.arg(inner.get_program()).args(inner.get_args()).current_dir(&home);
+    copy_environment(&inner, &mut command);
+    let path = std::env::var("PATH").expect("a PATH");
+    command.env("PATH", format!("{}:{path}", home.display())).env("HOME", &home);
+    let mut terminal = Terminal::of(&command);
+    terminal.until("the daemon needs root; running: sudo ");
+    let asked = home.join("asked");
+    wait_until("sudo to be run", SOON, || asked.exists());
+    let words = fs::read_to_string(&asked).expect("what is asked");
+    let words: Vec<&str> = words.lines().collect();
+    assert_eq!(
+        words[1..],
+        ["daemon", "start", "--quiet", "--root", sampan.root().to_str().expect("UTF-8"), "--http", "0"]
+    );
+    let mut root = Command::new(words[0]);
+    root.args(&words[1..]).env("SUDO_UID", OWNER.uid.to_string()).env("SUDO_GID", OWNER.gid.to_string());
+    let started = outcome(&mut root).assert_ok();
+    fs::write(home.join("code"), started.code().to_string()).expect("its exit code");
+    terminal.until("[]");
+    let status: Value = serde_json::from_str(
+        &outcome(sampan.command(&["daemon", "status", "--json"]).uid(OWNER.uid).gid(OWNER.gid)).assert_ok().stdout,
+    )
+    .expect("JSON");
+    let daemon = status["processes"][0]["pid"].as_u64().expect("a pid");
+    assert_eq!(fs::metadata(format!("/proc/{daemon}")).expect("the daemon").uid(), 0);
 }
 
 #[test]
