@@ -215,10 +215,12 @@ impl Core {
         // a task of its own: whoever asked may go away in the middle, and no half is to be left then
         let containers = self.containers.clone();
         let ran = tokio::spawn(async move {
-            let record = containers.create(spec).await?;
             match start {
-                Start::Now => start_new(&containers, record).await,
-                Start::Later => Ok(record),
+                Start::Now => {
+                    let record = containers.create(spec).await?;
+                    start_new(&containers, record).await
+                }
+                Start::Later => containers.create_for_later(spec).await,
             }
         });
         let record = ran.await.map_err(|_| ApiError::stopping())??;

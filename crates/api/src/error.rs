@@ -139,7 +139,9 @@ impl From<ContainerError> for ApiError {
             ContainerError::PrivilegedPort { .. } => {
                 of(StatusCode::FORBIDDEN, "forbidden", Some("choose a higher port of the host, such as 8080"))
             }
-            ContainerError::TooManyPorts { .. } => of(StatusCode::BAD_REQUEST, "too_large", None),
+            ContainerError::TooManyPorts { .. } | ContainerError::NoSocketsLeft { .. } => {
+                of(StatusCode::BAD_REQUEST, "too_large", None)
+            }
             ContainerError::Files(FilesError::Path { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 of(StatusCode::NOT_FOUND, "not_found", Some("`sampan exec NAME ls` shows what there is"))
             }

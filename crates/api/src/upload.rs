@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -16,6 +17,8 @@ use crate::error::no_space;
 
 /// The longest blob.
 const LONGEST_BLOB: u64 = 64 << 30;
+/// How long the other side may take for the next piece.
+const STALL: Duration = Duration::from_secs(60);
 /// Chunks between the socket and the disk.
 const CHUNKS: usize = 16;
 
@@ -38,7 +41,13 @@ pub(crate) async fn receive(images: &Images, digest: Digest, body: Body) -> Resu
     let mut stream = body.into_data_stream();
     let mut received: u64 = 0;
     let mut broken = None;
-    while let Some(chunk) = stream.next().await {
+    loop {
+        let Ok(chunk) = tokio::time::timeout(STALL, stream.next()).await else {
+            broken =
+                Some(ApiError::bad_request(format!("the upload of {digest} did not go on for {} s", STALL.as_secs())));
+            break;
+        };
+        let Some(chunk) = chunk else { break };
         match chunk {
             Ok(chunk) => {
                 received += chunk.len() as u64;

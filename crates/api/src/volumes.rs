@@ -54,9 +54,9 @@ impl Core {
         let records = records.map_err(|error| ApiError::from(sampan_container::ContainerError::from(error)))?;
         let mut users = VolumeUsers::new();
         for (_, record) in records {
-            let spec = record.value.spec;
+            let (spec, owner) = (record.value.spec, record.value.owner);
             for volume in volumes_of(&spec.mounts) {
-                users.entry(volume.clone()).or_default().push(spec.name.to_string());
+                users.entry(volume.clone()).or_default().push((spec.name.to_string(), owner.clone()));
             }
         }
         Ok(users)

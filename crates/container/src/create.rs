@@ -9,6 +9,7 @@ use sampan_model::{ContainerId, ContainerSpec, ContainerState, signal};
 use sampan_store::Durability;
 
 use crate::containers::{Container, Index, Inner};
+use crate::volumes::volumes_of;
 use crate::{ContainerError, ContainerRecord, Containers, disk, failpoint, mounts};
 
 /// The most containers of one instance, be it that they share servers: the supervisor holds descriptors for each.
@@ -24,12 +25,32 @@ impl Containers {
     }
 }
 
+impl Containers {
+    /// Records a container that is to be started later, by whoever wants it: the next daemon leaves it so.
+    ///
+    /// # Errors
+    /// As of [`create`](Self::create).
+    pub async fn create_for_later(&self, spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
+        self.blocking("creating a container", move |inner| {
+            let record = inner.create(spec)?;
+            let container = inner.get(&record.id)?;
+            container.change(inner, |record| record.for_later = true);
+            Ok(container.record())
+        })
+        .await
+    }
+}
+
 impl Inner {
     fn create(&self, mut spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
         self.foundation.machine.holds(&spec.size)?;
         self.check_ports(spec.owner.uid, &spec.ports)?;
         mounts::check(&spec.mounts)?;
+        for volume in volumes_of(&spec.mounts) {
+            self.foundation.volumes.refuse_taken(volume, &spec.owner)?;
+        }
         spec.disk.as_ref().map_or(Ok(()), disk::check)?;
+        self.make_way(&spec.name, &spec.owner);
         let _as_it_is = self.foundation.images.hold();
         let image = Image::read(&**self.foundation.images.blobs(), &spec.image)?;
         if let (None, Some(given)) = (spec.stop_signal, &image.config.stop_signal) {
@@ -40,6 +61,10 @@ impl Inner {
         let _kept = named.as_ref().map(|named| self.keep(named)).transpose()?;
         let server = named.as_ref().map(|named| named.record());
         if let Some(server) = &server {
+            // whoever asked may have had one of that name until a moment ago
+            if !spec.owner.may_touch(&server.spec.owner) {
+                return Err(ContainerError::NoServer(server.spec.name.to_string()));
+            }
             // a part of it is no wish that could be kept: what runs on it shares all of it
             spec.size = server.spec.size;
             spec.host_name.clone_from(&server.spec.name);
@@ -72,6 +97,7 @@ impl Inner {
             boot_id: self.foundation.machine.boot_id.clone(),
             resume: false,
             stopped: false,
+            for_later: false,
             created_at: Timestamp::now(),
         };
         self.foundation.records.put(&record.key(), &record, Durability::RunState)?;

@@ -4,6 +4,7 @@
 //! [`EdgeTables::open`] nothing is published: a new daemon first takes over what runs, while the edge goes on with the
 //! table that the daemon before it left.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -41,13 +42,55 @@ struct State {
     open: bool,
     /// Addresses of ports that were published until a moment ago.
     closed: Vec<(SocketAddr, Instant)>,
+    promised: Promised,
+}
+
+/// The sockets of published ports, by container: its owner, and how many. What the edge and the supervisor cannot hold
+/// would keep every later table from the edge, and so everybody's services from being reached.
+struct Promised {
+    by_container: HashMap<ContainerId, (u32, usize)>,
+    /// The most of all. One user other than root has a quarter of that at most.
+    most: usize,
+}
+
+impl Promised {
+    /// The most of all, however many descriptors there are: the supervisor holds them too.
+    const MOST: usize = 8000;
+
+    fn new() -> Self {
+        // each of the edge's threads has a descriptor of each, and connections need most of them
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let share = descriptors.map_or(Self::MOST, |most| usize::try_from(most / 16).unwrap_or(Self::MOST));
+        Self { by_container: HashMap::new(), most: share.min(Self::MOST) }
+    }
+
+    fn add(&mut self, id: &ContainerId, owner: u32, sockets: usize) -> Result<(), usize> {
+        let others = || self.by_container.iter().filter(|(other, _)| *other != id).map(|(_, promised)| *promised);
+        let all: usize = others().map(|(_, sockets)| sockets).sum();
+        let own: usize = others().filter(|(other, _)| *other == owner).map(|(_, sockets)| sockets).sum();
+        if owner != 0 && own + sockets > self.most / 4 {
+            return Err(self.most / 4);
+        }
+        if all + sockets > self.most {
+            return Err(self.most);
+        }
+        self.by_container.insert(id.clone(), (owner, sockets));
+        Ok(())
+    }
 }
 
 impl EdgeTables {
     /// A table after the one of `revision`, published through `supervisor`, not yet open.
     pub fn new(supervisor: Arc<Supervisor>, revision: u64) -> Self {
         let table = EdgeTable { revision: revision + 1, ..EdgeTable::default() };
-        let state = State { table, sockets: Vec::new(), published: revision, open: false, closed: Vec::new() };
+        let state = State {
+            table,
+            sockets: Vec::new(),
+            published: revision,
+            open: false,
+            closed: Vec::new(),
+            promised: Promised::new(),
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let publisher = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -100,6 +143,14 @@ impl EdgeTables {
         });
     }
 
+    /// Promises a container's published ports their sockets, until they are [closed](Self::unpublish).
+    ///
+    /// # Errors
+    /// The most that there may be, where that is reached.
+    pub(crate) fn promise(&self, id: &ContainerId, owner: u32, sockets: usize) -> Result<(), usize> {
+        self.shared.lock().promised.add(id, owner, sockets)
+    }
+
     /// Has published ports served, on sockets that are handed over, or that the supervisor holds already.
     pub(crate) fn publish(&self, ports: impl IntoIterator<Item = (ForwardedPort, Option<OwnedFd>)>) {
         self.change(|state| {
@@ -115,6 +166,7 @@ impl EdgeTables {
     /// Closes the published ports of a container.
     pub(crate) fn unpublish(&self, id: &ContainerId) {
         let prefix = crate::ports::prefix(id);
+        self.shared.lock().promised.by_container.remove(id);
         if !self.shared.lock().table.ports.iter().any(|port| port.key.starts_with(&prefix)) {
             return;
         }
@@ -225,4 +277,28 @@ fn in_memory(bytes: &[u8]) -> std::io::Result<OwnedFd> {
     file.write_all(bytes)?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_user_takes_all_sockets() {
+        let mut promised = Promised { by_container: HashMap::new(), most: 8000 };
+        let id = |number: u16| {
+            let mut bytes = [0; 32];
+            bytes[..2].copy_from_slice(&number.to_ne_bytes());
+            ContainerId::from_bytes(bytes)
+        };
+        assert_eq!(promised.add(&id(1), 1000, 1500), Ok(()));
+        // another start of the same
+        assert_eq!(promised.add(&id(1), 1000, 1500), Ok(()));
+        assert_eq!(promised.add(&id(2), 1000, 501), Err(2000));
+        assert_eq!(promised.add(&id(2), 1001, 501), Ok(()));
+        assert_eq!(promised.add(&id(3), 0, 5000), Ok(()));
+        assert_eq!(promised.add(&id(4), 0, 1000), Err(8000));
+        promised.by_container.remove(&id(3));
+        assert_eq!(promised.add(&id(4), 0, 1000), Ok(()));
+    }
 }

@@ -80,6 +80,16 @@ pub enum ContainerError {
         /// The most.
         most: usize,
     },
+    /// More sockets of published ports than there may be.
+    #[error(
+        "{asked} more ports cannot be published: {most} sockets are the most at once, and localhost takes two a port"
+    )]
+    NoSocketsLeft {
+        /// How many ports were asked for.
+        asked: usize,
+        /// The most sockets of one user's containers, or of all.
+        most: usize,
+    },
     /// As many as there may be.
     #[error("there are {0} containers already, the most that an instance has")]
     TooManyContainers(usize),

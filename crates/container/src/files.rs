@@ -247,6 +247,10 @@ impl Inner {
         for mount in &record.spec.mounts {
             let MountSource::Volume { name } = &mount.source else { continue };
             let place: Vec<&[u8]> = below::parts(mount.target.as_bytes()).collect();
+            // a name may have become somebody else's since: their files are not this container's
+            if self.foundation.volumes.get(name, &record.spec.owner).is_err() {
+                continue;
+            }
             let data = self.foundation.volumes.path(name);
             if wanted.starts_with(&place) && best.as_ref().is_none_or(|best| best.0 < place.len()) && data.is_dir() {
                 best = Some((place.len(), data, mount.read_only));

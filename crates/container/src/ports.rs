@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use sampan_model::{ContainerId, ForwardedPort, PublishedPort};
+use sampan_model::{ContainerId, ForwardedPort, Owner, PublishedPort};
 use sampan_network::published::{self, PublishError};
 
 use crate::containers::{Container, Inner};
@@ -59,8 +59,10 @@ impl Inner {
     /// Opens the ports of a container that is about to start.
     pub(crate) fn open_ports(&self, record: &ContainerRecord) -> Result<Opened, ContainerError> {
         let mut opened = Opened { ports: record.spec.ports.clone(), sockets: Vec::new() };
+        self.promise_sockets(record)
+            .map_err(|most| ContainerError::NoSocketsLeft { asked: record.spec.ports.len(), most })?;
         for port in &mut opened.ports {
-            let sockets = self.open_port(port)?;
+            let sockets = self.open_port(&record.spec.owner, port)?;
             if let Some((address, _)) = sockets.first() {
                 port.host_port = address.port();
             }
@@ -70,20 +72,28 @@ impl Inner {
         Ok(opened)
     }
 
-    fn open_port(&self, port: &PublishedPort) -> Result<Vec<(SocketAddr, OwnedFd)>, ContainerError> {
+    fn promise_sockets(&self, record: &ContainerRecord) -> Result<(), usize> {
+        let sockets: usize = record.spec.ports.iter().map(|port| published::addresses(port).len()).sum();
+        if sockets == 0 {
+            return Ok(());
+        }
+        self.foundation.edge.promise(&record.id, record.spec.owner.uid, sockets)
+    }
+
+    fn open_port(&self, asker: &Owner, port: &PublishedPort) -> Result<Vec<(SocketAddr, OwnedFd)>, ContainerError> {
         let deadline = Instant::now() + CLOSING;
         loop {
             match published::open(port) {
                 Err(error) if self.foundation.edge.was_published(error.address) && Instant::now() < deadline => {
                     std::thread::sleep(CLOSING_LOOK);
                 }
-                result => return result.map_err(|error| self.taken(error)),
+                result => return result.map_err(|error| self.taken(asker, error)),
             }
         }
     }
 
-    /// Says which container has it, where it is one of ours.
-    fn taken(&self, error: PublishError) -> ContainerError {
+    /// Says which container has it, where it is one of ours; of another user's no more than that.
+    fn taken(&self, asker: &Owner, error: PublishError) -> ContainerError {
         let PublishError { address, who, source } = error;
         let ours = self.all().into_iter().map(|container| container.record()).find(|record| {
             let has = |port: &PublishedPort| {
@@ -94,7 +104,11 @@ impl Inner {
             };
             record.state.pid.is_some() && record.spec.ports.iter().any(has)
         });
-        let who = ours.map(|record| format!("container {:?}", record.spec.name.as_str())).or(who);
+        let words = |record: ContainerRecord| match asker.may_touch(&record.spec.owner) {
+            true => format!("container {:?}", record.spec.name.as_str()),
+            false => "another user's container".to_owned(),
+        };
+        let who = ours.map(words).or(who);
         ContainerError::Publish(PublishError { address, who, source })
     }
 
@@ -109,6 +123,9 @@ impl Inner {
     pub(crate) fn adopt_ports(&self, container: &Container, held: &[String]) {
         let record = container.record();
         let held: HashSet<&str> = held.iter().map(String::as_str).collect();
+        if self.promise_sockets(&record).is_err() {
+            tracing::warn!(id = %container.id, "more sockets are published than there may be");
+        }
         for port in &record.spec.ports {
             let wanted = published::addresses(port).into_iter().map(|address| forwarded(&record, port, address));
             let there: Vec<_> = wanted.filter(|port| held.contains(port.key.as_str())).collect();

@@ -179,6 +179,17 @@ impl Volumes {
         found.ok_or_else(|| VolumeError::NotFound(name.to_string()))
     }
 
+    /// Refuses a name that is somebody else's. One that nobody has yet may be used.
+    ///
+    /// # Errors
+    /// [`VolumeError::NameTaken`].
+    pub(crate) fn refuse_taken(&self, name: &Label, owner: &Owner) -> Result<(), VolumeError> {
+        match self.record(name)? {
+            Some(record) if !owner.may_touch(&record.owner) => Err(VolumeError::NameTaken(name.to_string())),
+            _ => Ok(()),
+        }
+    }
+
     /// Those that `owner` may see, by name.
     ///
     /// # Errors
@@ -190,14 +201,19 @@ impl Volumes {
         Ok(named.filter(|(_, record)| owner.may_touch(&record.owner)).collect())
     }
 
-    /// Removes a volume and what is in it, unless `users` knows any; says how much space it took.
+    /// Removes a volume and what is in it, unless `users`, which is told whose it is, knows any; says how much space it
+    /// took.
     ///
     /// # Errors
     /// There is none, it is in use, or it cannot be removed: it is then empty, or the rest goes at the next start.
-    pub fn remove(&self, name: &Label, owner: &Owner, users: impl FnOnce() -> Vec<String>) -> Result<u64, VolumeError> {
+    pub fn remove(
+        &self,
+        name: &Label,
+        owner: &Owner,
+        users: impl FnOnce(&Owner) -> Vec<String>,
+    ) -> Result<u64, VolumeError> {
         let _turn = lock(&self.turn);
-        self.get(name, owner)?;
-        let by = users();
+        let by = users(&self.get(name, owner)?.owner);
         if !by.is_empty() {
             return Err(VolumeError::InUse { name: name.to_string(), by });
         }

@@ -371,13 +371,15 @@ impl Inner {
         log_tail: Vec<String>,
     ) -> Result<(), ServiceError> {
         let Some(spec) = desk.fail(version, error, log_tail) else { return Ok(()) };
-        let images = self.containers.images();
+        // an image of that name may be somebody else's, and stays so
+        let owner = desk.watch_deploy().borrow().owner.clone();
+        let images = self.containers.images().of(&owner);
         let Ok(name) = ImageName::parse(desk.name.as_str()) else { return Ok(()) };
         images.forget_if(&name, &spec.image)?;
-        if let Some(before) = desk.intent() {
-            images.name(&name, &before.spec.image)?;
+        match desk.intent().map(|before| images.name(&name, &before.spec.image)) {
+            None | Some(Ok(_) | Err(ContainerError::Strangers(_))) => Ok(()),
+            Some(Err(error)) => Err(error.into()),
         }
-        Ok(())
     }
 
     /// See [`Services::collect_garbage`].

@@ -405,7 +405,7 @@ impl Task {
     async fn finish(self) {
         self.inner.route(&self.desk.name, None);
         if let (Some(record), Ok(name)) = (self.desk.intent(), ImageName::parse(self.desk.name.as_str()))
-            && let Err(error) = self.inner.containers.images().forget_if(&name, &record.spec.image)
+            && let Err(error) = self.inner.containers.images().of(&record.owner).forget_if(&name, &record.spec.image)
         {
             tracing::warn!(service = %self.desk.name, %error, "a service's image keeps its name");
         }

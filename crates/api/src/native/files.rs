@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use super::places::Place;
 use super::routes::{Asked, By};
 use super::write;
 use crate::ApiError;
@@ -57,7 +58,13 @@ pub(super) async fn status(asked: Asked, by: By, Path(name): Path<String>, query
     }
 }
 
-pub(super) async fn read(asked: Asked, by: By, Path(name): Path<String>, query: Query<ReadQuery>) -> Response {
+pub(super) async fn read(
+    asked: Asked,
+    by: By,
+    place: Option<Extension<Place>>,
+    Path(name): Path<String>,
+    query: Query<ReadQuery>,
+) -> Response {
     let Query(ReadQuery { path, follow }) = query;
     let begun = async {
         let record = find(&asked, &by, &name)?;
@@ -66,11 +73,11 @@ pub(super) async fn read(asked: Asked, by: By, Path(name): Path<String>, query: 
     match begun.await {
         Ok(pieces) => {
             // what is not whole breaks the connection off, so that nobody takes it for an archive
-            let stream = unfold(Some(pieces), |pieces| async move {
-                let mut pieces = pieces?;
+            let stream = unfold(Some((pieces, place)), |pieces| async move {
+                let (mut pieces, place) = pieces?;
                 match pieces.recv().await {
                     Some(Ok(piece)) if piece.is_empty() => None,
-                    Some(Ok(piece)) => Some((Ok(piece), Some(pieces))),
+                    Some(Ok(piece)) => Some((Ok(piece), Some((pieces, place)))),
                     Some(Err(error)) => Some((Err(error), None)),
                     None => Some((Err(io::ErrorKind::UnexpectedEof.into()), None)),
                 }

@@ -4,6 +4,7 @@
 pub(crate) mod endpoint;
 mod files;
 mod operations;
+mod places;
 mod refused;
 pub(crate) mod routes;
 mod servers;
@@ -31,6 +32,7 @@ use crate::{Access, ApiError, Caller, Core};
 pub(crate) struct Native {
     pub(crate) core: Arc<Core>,
     access: Arc<Access>,
+    places: Arc<places::Places>,
 }
 
 /// A connection's caller; `None` where the kernel would not tell.
@@ -53,7 +55,7 @@ pub async fn serve(
     access: Access,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let native = Native { core, access: Arc::new(access) };
+    let native = Native { core, access: Arc::new(access), places: Arc::default() };
     let app: Router = routes::router()
         .fallback(|| async {
             write::error(&ApiError::new(
@@ -79,8 +81,20 @@ async fn admit(
     match peer.0.filter(|caller| native.access.admits(caller)) {
         Some(mut caller) => {
             caller.governs = native.access.governs(&caller);
+            let (uid, needs_place) = (caller.uid, places::needs(caller.uid, &request));
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            if !needs_place {
+                return next.run(request).await;
+            }
+            let place = native.places.enter(uid).await;
+            // a task of its own: what blocks a thread has its place also when whoever asked for it has gone
+            request.extensions_mut().insert(place.clone());
+            let answered = tokio::spawn(async move {
+                let response = next.run(request).await;
+                drop(place);
+                response
+            });
+            answered.await.unwrap_or_else(|_| write::error(&ApiError::stopping()))
         }
         None => {
             let hint = "ask root to add you to the group `sampan`";

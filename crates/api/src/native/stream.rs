@@ -18,6 +18,7 @@ use sampan_model::view::{ContainerCreate, ExecCreate, ExecView};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::places::Place;
 use super::routes::{Asked, By, json};
 use super::talk::{Io, Talk, converse, write_control};
 use super::write;
@@ -67,11 +68,13 @@ pub(super) async fn attach(
     State(native): Asked,
     Extension(caller): By,
     Path(id): Path<String>,
+    place: Option<Extension<Place>>,
     query: Query<AttachQuery>,
     upgrade: Upgrade,
 ) -> Response {
     if query.start {
-        return start(&native.core, &caller, &id, query.stdin.unwrap_or(true), upgrade);
+        let place = place.map(|Extension(place)| place);
+        return start(&native.core, &caller, &id, query.stdin.unwrap_or(true), upgrade, place);
     }
     let attached = async {
         let upgrade = upgrade.wanted()?;
@@ -91,7 +94,7 @@ pub(super) async fn attach(
 }
 
 /// Attaches to a container that does not run and starts it: nothing of what it writes is missed.
-fn start(core: &Core, caller: &Caller, id: &str, stdin: bool, upgrade: Upgrade) -> Response {
+fn start(core: &Core, caller: &Caller, id: &str, stdin: bool, upgrade: Upgrade, place: Option<Place>) -> Response {
     let attach = || {
         let upgrade = upgrade.wanted()?;
         let record = core.own_container(caller, id)?;
@@ -107,7 +110,11 @@ fn start(core: &Core, caller: &Caller, id: &str, stdin: bool, upgrade: Upgrade) 
         Ok((upgrade, id, attached)) => upgraded(upgrade, async move |io| {
             let Some(io) = io else { return };
             // on a task of its own, as in `foreground`
-            let started = tokio::spawn(async move { containers.start(&id).await });
+            let started = tokio::spawn(async move {
+                let started = containers.start(&id).await;
+                drop(place);
+                started
+            });
             let started = started.await.unwrap_or(Err(ContainerError::Stopping("starting a container")));
             talk(io, attached, started, stdin).await;
         }),

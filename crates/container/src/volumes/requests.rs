@@ -9,8 +9,8 @@ use super::VolumeRecord;
 use crate::containers::Inner;
 use crate::{ContainerError, Containers, VolumeError};
 
-/// The services that have each volume, which are not known here.
-pub type VolumeUsers = HashMap<Label, Vec<String>>;
+/// The services that have each volume, which are not known here, and whose they are.
+pub type VolumeUsers = HashMap<Label, Vec<(String, Owner)>>;
 
 /// The volumes among these mounts.
 pub fn volumes_of(mounts: &[Mount]) -> impl Iterator<Item = &Label> {
@@ -64,7 +64,7 @@ impl Containers {
     /// There is none that `owner` may see, or it is in use.
     pub async fn remove_volume(&self, name: Label, owner: Owner, services: VolumeUsers) -> Result<(), ContainerError> {
         self.blocking("removing a volume", move |inner| {
-            inner.foundation.volumes.remove(&name, &owner, || inner.volume_users(&name, &services))?;
+            inner.foundation.volumes.remove(&name, &owner, |whose| inner.volume_users(&name, whose, &services))?;
             Ok(())
         })
         .await
@@ -80,7 +80,11 @@ impl Containers {
             let own = inner.foundation.volumes.list(&owner)?.into_iter();
             // root's prune is not for what others keep
             for (name, _) in own.filter(|(_, record)| record.owner.uid == owner.uid) {
-                match inner.foundation.volumes.remove(&name, &owner, || inner.volume_users(&name, &services)) {
+                match inner
+                    .foundation
+                    .volumes
+                    .remove(&name, &owner, |whose| inner.volume_users(&name, whose, &services))
+                {
                     Ok(size) => {
                         pruned.removed.push(name.to_string());
                         pruned.freed_bytes += size;
@@ -97,15 +101,19 @@ impl Containers {
 
 impl Inner {
     fn volume_view(&self, name: &Label, record: VolumeRecord, services: &VolumeUsers) -> VolumeView {
-        self.foundation.volumes.view(name, record, self.volume_users(name, services))
+        let users = self.volume_users(name, &record.owner, services);
+        self.foundation.volumes.view(name, record, users)
     }
 
     /// The names of the containers and services that have a volume. A replica goes by its service's.
-    fn volume_users(&self, name: &Label, services: &VolumeUsers) -> Vec<String> {
-        let mut users: Vec<String> = services.get(name).cloned().unwrap_or_default();
+    fn volume_users(&self, name: &Label, whose: &Owner, services: &VolumeUsers) -> Vec<String> {
+        let services = services.get(name).into_iter().flatten();
+        // who only says the name of another's volume has nothing of it
+        let mut users: Vec<String> =
+            services.filter(|(_, owner)| owner.may_touch(whose)).map(|(name, _)| name.clone()).collect();
         for container in self.all() {
             let spec = container.record().spec;
-            if volumes_of(&spec.mounts).any(|volume| volume == name) {
+            if spec.owner.may_touch(whose) && volumes_of(&spec.mounts).any(|volume| volume == name) {
                 users.push(spec.service.map_or_else(|| spec.name.to_string(), |service| service.name.to_string()));
             }
         }

@@ -202,10 +202,60 @@ fn others_things_are_not_there() {
     assert_ne!(house.run(MEMBER, &["run", "--rm", "-v", "data:/data", "own", "true"]).code(), 0);
     assert_ne!(house.run(MEMBER, &["run", "--rm", "--server", "box", "own", "true"]).code(), 0);
 
+    // so do ports
+    house.ok(OWNER, &["run", "-d", "--name", "web", "-p", "80", "bb", "sleep", "1000"]);
+    let port = house.json(OWNER, &["inspect", "web"])[0]["ports"][0]["host_port"].to_string();
+    let taken = house.run(MEMBER, &["run", "-d", "-p", &format!("{port}:80"), "own", "true"]);
+    taken.assert_fails(125, &["taken by another user's container"]);
+    house.ok(OWNER, &["rm", "-f", "web"]);
+
     // root sees all, and the owner's goes on
     assert_eq!(house.0.containers().len(), 1);
     assert_eq!(house.json(OWNER, &["inspect", "mine"])[0]["state"]["status"], "running");
     assert_eq!(house.json(OWNER, &["inspect", "mine"])[0]["owner"]["uid"], OWNER.uid);
+}
+
+/// A container that was never started has what `cp` reads in a volume, too.
+#[test]
+fn naming_another_s_volume_gives_nothing_of_it() {
+    let house = House::new();
+    house.import(OWNER, "bb");
+    house.import(MEMBER, "own");
+    house.ok(OWNER, &["volume", "create", "data"]);
+    let create = |name: &str, mount: &str| house.run(MEMBER, &["create", "--name", name, "-v", mount, "own", "true"]);
+    create("thief", "data:/v").assert_fails(1, &["in use"]);
+    // the name was free when it was said
+    create("early", "later:/v").assert_ok();
+    house.ok(OWNER, &["run", "--rm", "-v", "later:/v", "bb", "sh", "-c", "echo hidden > /v/file"]);
+    assert_ne!(house.run(MEMBER, &["cp", "early:/v/file", "stolen"]).code(), 0);
+    assert!(!house.home(MEMBER).join("stolen").exists());
+    fs::write(house.home(MEMBER).join("file"), "other").expect("a file");
+    house.run(MEMBER, &["cp", "file", "early:/v/"]);
+    assert_eq!(house.ok(OWNER, &["run", "--rm", "-v", "later:/v", "bb", "cat", "/v/file"]), "hidden");
+    house.run(MEMBER, &["start", "early"]).assert_fails(1, &["in use"]);
+    // nor is it in its owner's way
+    let listed = house.json(OWNER, &["volume", "inspect", "later"]);
+    assert_eq!(listed[0]["used_by"], serde_json::json!([]), "{listed}");
+    house.ok(OWNER, &["volume", "rm", "later"]);
+}
+
+/// A service has its image's name, but not where that is another's already: by its digest anybody may use an image.
+#[test]
+fn a_service_takes_no_image_s_name_away_from_another() {
+    let house = House::new();
+    for user in [OWNER, MEMBER] {
+        // the same bytes are the same image, whoever makes it
+        let site = house.home(user).join("shop");
+        fs::create_dir(&site).expect("a directory");
+        fs::write(site.join("index.html"), "<p>shop").expect("a file");
+    }
+    house.ok(OWNER, &["build", "shop", "-t", "shop"]);
+    let before = house.json(OWNER, &["image", "ls", "--json"]);
+    assert_eq!(before[0]["name"], "shop:latest");
+    house.ok(MEMBER, &["up", "shop", "--name", "shop"]);
+    assert_eq!(house.json(MEMBER, &["inspect", "shop"])[0]["image"], before[0]["digest"]);
+    house.ok(MEMBER, &["down", "shop"]);
+    assert_eq!(house.json(OWNER, &["image", "ls", "--json"]), before);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,6 +25,35 @@ use super::{live_name, open_directory, open_file, rotated_name};
 const READ: usize = 64 * 1024;
 /// How often a rotation may come between two looks before the rest is left to the next call.
 const TRIES: u32 = 8;
+/// How often a reader looks that has no inotify instance.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The inotify instances of this process's readers. The kernel gives each user 128, and root's are the whole machine's:
+/// however many follow logs, most are left to others.
+static INSTANCES: Instances = Instances { taken: AtomicUsize::new(0), most: 32 };
+
+#[derive(Debug)]
+struct Instances {
+    taken: AtomicUsize,
+    most: usize,
+}
+
+impl Instances {
+    fn take(&'static self) -> Option<Instance> {
+        let more = |taken: usize| (taken < self.most).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Instance(self))
+    }
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Instance(&'static Instances);
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Why [`Reader::wait`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +81,7 @@ pub struct Reader {
     /// How many bytes are to be read yet, where the log is not read for ever.
     left: Option<u64>,
     watch: Option<Watch>,
+    instances: &'static Instances,
 }
 
 #[derive(Debug)]
@@ -64,6 +95,7 @@ struct Watch {
     inotify: OwnedFd,
     directory: i32,
     file: Option<i32>,
+    _instance: Instance,
 }
 
 impl Reader {
@@ -83,6 +115,7 @@ impl Reader {
             skipping: false,
             left: None,
             watch: None,
+            instances: &INSTANCES,
         };
         if let Some(lines) = tail {
             reader.seek_to_last(lines)?;
@@ -224,13 +257,17 @@ impl Reader {
     /// [`Reader::next`] has given `None`; nothing that is written in between is missed.
     ///
     /// # Errors
-    /// When the kernel gives no inotify instance (`fs.inotify.max_user_instances`) or watch.
+    /// When the kernel gives no inotify watch. Without an instance of its own it wakes every now and then.
     pub fn wait(&mut self, stop: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<Woken> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let Some(watch) = &self.watch else {
-            self.watch = Some(Watch::new(&self.directory, self.current.as_ref().map(|current| &current.file))?);
-            // what came before the watch was there makes no event: the caller looks once more
-            return Ok(Woken::Changed);
+            let file = self.current.as_ref().map(|current| &current.file);
+            self.watch = Watch::new(self.instances, &self.directory, file)?;
+            return match self.watch {
+                // what came before the watch was there makes no event: the caller looks once more
+                Some(_) => Ok(Woken::Changed),
+                None => look_later(stop, timeout),
+            };
         };
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -247,22 +284,34 @@ impl Reader {
     }
 }
 
+/// Waits where nothing tells of a change.
+fn look_later(stop: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<Woken> {
+    let wait = timeout.map_or(LOOK, |timeout| timeout.min(LOOK));
+    let time = Timespec::try_from(wait).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::from_borrowed_fd(stop, PollFlags::IN)], Some(&time)) {
+        Ok(0) if timeout == Some(wait) => Ok(Woken::TimedOut),
+        Ok(0) | Err(Errno::INTR) => Ok(Woken::Changed),
+        Ok(_) => Ok(Woken::Stopped),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 impl Watch {
-    fn new(directory: &OwnedFd, file: Option<&File>) -> io::Result<Self> {
+    /// `None` where no instance is to be had.
+    fn new(instances: &'static Instances, directory: &OwnedFd, file: Option<&File>) -> io::Result<Option<Self>> {
         use inotify::{CreateFlags, WatchFlags};
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| match errno {
-            Errno::MFILE => io::Error::other(
-                "follow the log: no more inotify instances; raise the sysctl fs.inotify.max_user_instances",
-            ),
-            errno => errno.into(),
-        })?;
+        let Some(instance) = instances.take() else { return Ok(None) };
+        let inotify = match inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
+            Err(Errno::MFILE) => return Ok(None),
+            made => made?,
+        };
         let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
         let directory = inotify::add_watch(&inotify, path_of(directory.as_fd()), flags)?;
-        let mut watch = Self { inotify, directory, file: None };
+        let mut watch = Self { inotify, directory, file: None, _instance: instance };
         if let Some(file) = file {
             watch.follow(file)?;
         }
-        Ok(watch)
+        Ok(Some(watch))
     }
 
     /// Watch this file from now on, and the one before no more. It is known by its descriptor: the name may mean

@@ -174,6 +174,32 @@ fn waiting() {
     while reader.wait(stop.as_fd(), long).unwrap() != Woken::Stopped {}
 }
 
+/// However many follow logs: the kernel's instances are not all theirs.
+#[test]
+fn waiting_without_an_inotify_instance() {
+    static ONE: Instances = Instances { taken: AtomicUsize::new(0), most: 1 };
+    let log = Log::new();
+    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let long = Some(Duration::from_secs(20));
+    let open = || {
+        let mut reader = log.open(None);
+        reader.instances = &ONE;
+        assert_eq!(reader.wait(stop.as_fd(), long).unwrap(), Woken::Changed);
+        reader
+    };
+    let (first, mut second) = (open(), open());
+    assert!(first.watch.is_some() && second.watch.is_none());
+    assert_eq!(second.wait(stop.as_fd(), Some(Duration::from_millis(5))).unwrap(), Woken::TimedOut);
+    log.write(&["1"]);
+    assert_eq!(second.wait(stop.as_fd(), long).unwrap(), Woken::Changed);
+    assert_eq!(rest(&mut second), ["1"]);
+    drop(first);
+    assert_eq!(second.wait(stop.as_fd(), long).unwrap(), Woken::Changed);
+    assert!(second.watch.is_some(), "the first one's is free");
+    rustix::io::write(&stop, &1u64.to_ne_bytes()).unwrap();
+    assert_eq!(second.wait(stop.as_fd(), long).unwrap(), Woken::Stopped);
+}
+
 #[test]
 fn what_comes_after_the_end_that_was_meant_is_not_read() {
     for tail in [None, Some(2)] {

@@ -14,10 +14,11 @@ use super::{EDGE, Held, LOGGER, Server};
 use crate::supervisor::note;
 use crate::supervisor::output::{self, FromLogger, to_json};
 use crate::supervisor::role::{Program, Role};
-use crate::wire::{Event, Failure, Phase};
+use crate::wire::{Event, Failure};
 
-/// The most sockets held for the edge: two name service sockets for each of an instance's servers, and listeners.
-const MOST_SOCKETS: usize = 10_000;
+/// The most sockets held for the edge: two name service sockets for each of an instance's servers, 8,000 of published
+/// ports (`container`), and listeners.
+const MOST_SOCKETS: usize = 20_000;
 /// The longest status of the edge, in bytes: some thirty for each of an instance's servers.
 const LONGEST_STATUS: usize = 512 * 1024;
 
@@ -83,11 +84,8 @@ impl Server {
 
     fn hear_logger(&mut self, frame: &Frame) -> bool {
         let Ok(FromLogger::Logged { id }) = serde_json::from_slice(&frame.body) else { return false };
-        self.draining.done(&id);
-        // of a container that was started again it is not all: its present life has an end of its own
-        let goes_on = self.containers.get(&id).is_some_and(|container| !matches!(container.phase, Phase::Exited(_)));
-        if !goes_on && !self.draining.has(&id) {
-            self.tell(&Event::Logged { id });
+        if let Some(pid) = self.draining.done(&id) {
+            self.tell(&Event::Logged { id, pid });
         }
         true
     }
