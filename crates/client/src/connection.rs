@@ -5,6 +5,7 @@
 //! future that waits for it) closes the connection, and the daemon knows that nobody is interested any more.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -58,10 +59,10 @@ impl Client {
         &self.root
     }
 
-    /// Asks once, of a fresh daemon where there is none.
+    /// Asks once, of a fresh daemon where there is none, or where it went away before it had heard what was asked.
     pub(crate) async fn ask(&self, call: &Call) -> Result<Answer, ClientError> {
         match self.ask_once(call).await {
-            Err(error @ ClientError::NoDaemon { .. }) => {
+            Err(error) if call.was_unheard(&error) => {
                 self.revive(error).await?;
                 self.ask_once(call).await
             }
@@ -72,7 +73,7 @@ impl Client {
     /// Asks once for the connection itself to speak another protocol over.
     pub(crate) async fn upgrade(&self, call: &Call, protocol: &'static str) -> Result<Upgraded, ClientError> {
         match self.upgrade_once(call, protocol).await {
-            Err(error @ ClientError::NoDaemon { .. }) => {
+            Err(error) if call.was_unheard(&error) => {
                 self.revive(error).await?;
                 self.upgrade_once(call, protocol).await
             }
@@ -211,6 +212,21 @@ impl Call {
         Self { content: Content::Once(Mutex::new(Some(body))), ..self }
     }
 
+    /// Whether no daemon has heard all of it: it may be made again, whatever it asks for.
+    ///
+    /// A daemon that is killed takes with it whoever waits in its socket's queue; they connect, and are reset (unix(7):
+    /// so is whose bytes were not all read. One that was read to its end sees an ordinary end of file).
+    fn was_unheard(&self, error: &ClientError) -> bool {
+        match error {
+            ClientError::NoDaemon { .. } => true,
+            // canceled: closed before the request was sent at all
+            ClientError::Lost { source, .. } => {
+                (source.is_canceled() || is_reset(source)) && !matches!(self.content, Content::Once(_))
+            }
+            _ => false,
+        }
+    }
+
     async fn request(&self) -> Result<Request<RequestBody>, ClientError> {
         let mut request = Request::builder().method(&self.method).uri(&self.path).header(HOST, "sampan");
         let body = match &self.content {
@@ -230,6 +246,17 @@ impl Call {
         };
         Ok(request.body(body).expect("paths are built of percent-encoded segments"))
     }
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+            return matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+        }
+        source = cause.source();
+    }
+    false
 }
 
 fn full(bytes: Bytes) -> RequestBody {

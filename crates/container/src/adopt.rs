@@ -6,14 +6,15 @@
 //! | running | exited | ended, as the supervisor says |
 //! | running | – | ended, exit code unknown; started again where the machine was rebooted or the daemon stopped |
 //! | created | running (go was said, the daemon died) | goes on, as running |
-//! | created | waiting, exited | ended: whoever asked for it asks again |
-//! | created | – | goes on, as created: nobody has asked for more, or nothing has come of it |
+//! | created | waiting, exited, – | ended: whoever asked for it asks again |
+//! | created for later | – | goes on, as created |
 //! | exited | anything | the supervisor forgets it |
 //! | removing | anything | removed |
 //! | – | anything | killed and forgotten |
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use sampan_model::{ContainerId, ContainerState, ContainerStatus, ServerStatus};
@@ -77,6 +78,7 @@ impl Inner {
     /// Whether it is to be started again.
     fn adopt_one(&self, container: &Arc<Container>, held: Option<&Held>, sockets: &[String]) -> bool {
         let record = container.record();
+        container.life.store(held.map_or(0, |held| held.pid), Ordering::SeqCst);
         match (record.state.status, held.map(|held| (&held.phase, held.pid))) {
             (ContainerStatus::Running | ContainerStatus::Created, Some((Phase::Running { at }, pid))) => {
                 container.logged.send_replace(false);
@@ -113,11 +115,11 @@ impl Inner {
                 self.ended(container, &Ended { exit_code: None, at: Timestamp::now() });
                 record.spec.service.is_none() && rebooted && self.may_resume(&record)
             }
-            (ContainerStatus::Created, None) => {
+            (ContainerStatus::Created, None) if record.for_later => {
                 self.take_down(container);
                 false
             }
-            (ContainerStatus::Created, Some(_)) => {
+            (ContainerStatus::Created, _) => {
                 if let Some(held) = held {
                     self.end_process(held);
                 }

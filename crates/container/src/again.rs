@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
-use sampan_model::{ContainerId, ContainerStatus};
+use sampan_model::{ContainerId, ContainerStatus, ServerStatus};
 
 use crate::containers::lock;
+use crate::servers::whole;
 use crate::{ContainerError, ContainerRecord, Containers};
 
 impl Containers {
@@ -18,13 +19,18 @@ impl Containers {
         self.inner.get(id).map(|container| container.record())
     }
 
-    /// [Stops](Self::stop) a container because somebody wants it stopped: its restart policy leaves it so.
+    /// [Stops](Self::stop) a container because somebody wants it stopped: its restart policy leaves it so. It is ended after
+    /// `grace` also where whoever asked does not wait for that.
     ///
     /// # Errors
     /// As of [`stop`](Self::stop).
     pub async fn stop_by_hand(&self, id: &ContainerId, grace: Duration) -> Result<(), ContainerError> {
-        self.want_stopped(id).await?;
-        self.stop(id, grace).await
+        let (containers, id) = (self.clone(), id.clone());
+        whole("stopping a container", async move {
+            containers.want_stopped(&id).await?;
+            containers.stop(&id, grace).await
+        })
+        .await
     }
 
     /// Remembers that somebody wants a container to end, until it is started again. A start by its policy that is under
@@ -67,6 +73,12 @@ impl Containers {
             let record = container.record();
             if record.stopped || record.state.status != ContainerStatus::Exited {
                 return Ok(record);
+            }
+            if let Some(named) = inner.named_of(&record)?
+                && named.record().status != ServerStatus::Running
+            {
+                // no try that counts
+                return Err(ContainerError::ServerStopped(named.record().spec.name.to_string()));
             }
             container.change(inner, |record| record.state.restarts = record.state.restarts.saturating_add(1));
             inner.start_in_turn(&container)

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -117,6 +117,8 @@ pub(crate) struct Container {
     pub(crate) turn: Mutex<()>,
     /// Whether nothing of it, and of a server of its own, is left outside its record, for all that is known.
     pub(crate) is_down: AtomicBool,
+    /// The first process of its present life, or of its last.
+    pub(crate) life: AtomicU32,
     /// Whether its record is gone, or going; set while that is held.
     is_removed: AtomicBool,
     /// By how many it is wanted to stay, also where it is to be removed at its end.
@@ -135,6 +137,7 @@ impl Container {
             logged: watch::Sender::new(logged),
             turn: Mutex::new(()),
             is_down: AtomicBool::new(false),
+            life: AtomicU32::new(0),
             is_removed: AtomicBool::new(false),
             is_kept: AtomicUsize::new(0),
             streams: Streams::default(),
@@ -336,8 +339,11 @@ impl Containers {
                         }
                     });
                 }
-                Event::Logged { id } => {
-                    if let Ok(container) = self.inner.get(&id) {
+                Event::Logged { id, pid } => {
+                    // the last words of an earlier life say nothing of the present one
+                    if let Ok(container) = self.inner.get(&id)
+                        && container.life.load(Ordering::SeqCst) == pid
+                    {
                         container.logged.send_replace(true);
                         self.remove_later(container);
                     }
@@ -377,6 +383,21 @@ impl Inner {
 
     fn find(&self, text: &str) -> Result<Arc<Container>, ContainerError> {
         find_among(self.all(), text)
+    }
+
+    /// Removes a container that has ended, is to be removed then, and is only kept for its last readers: its name is asked
+    /// for again. Others' is left to its time.
+    pub(crate) fn make_way(&self, name: &ContainerName, asker: &Owner) {
+        let Ok(container) = self.find(name.as_str()) else { return };
+        let record = container.record();
+        let is_over = record.spec.remove_at_exit && record.state.status == ContainerStatus::Exited;
+        let is_asked_for = record.spec.name == *name && asker.may_touch(&record.spec.owner);
+        if is_over && is_asked_for && container.is_kept.load(Ordering::SeqCst) == 0
+            // whoever was quicker to remove or start it has done so
+            && let Err(error) = self.remove(&container)
+        {
+            tracing::debug!(id = %container.id, %error, "an ended container's name was asked for");
+        }
     }
 
     /// Whether anything may begin.

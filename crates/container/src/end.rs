@@ -9,6 +9,7 @@ use sampan_runtime::logs;
 use sampan_runtime::wire::{Ended, Request};
 
 use crate::containers::{Container, Inner, lock};
+use crate::servers::whole;
 use crate::{ContainerError, Containers, failpoint};
 
 /// How long a container that is removed at its end is kept for those who wait for its end or read its log.
@@ -56,12 +57,18 @@ impl Containers {
     /// It runs, or something of it cannot be removed: its record then stays, `removing`.
     pub async fn remove(&self, id: &ContainerId, force: bool) -> Result<(), ContainerError> {
         let container = self.inner.get(id)?;
+        let containers = self.clone();
+        // one that was killed for it is not to stay since whoever asked went away
+        whole("removing a container", async move { containers.remove_one(&container, force).await }).await
+    }
+
+    async fn remove_one(&self, container: &Arc<Container>, force: bool) -> Result<(), ContainerError> {
         let index = container.record().server_index;
         loop {
             if force {
-                self.stop(id, Duration::ZERO).await?;
+                self.stop(&container.id, Duration::ZERO).await?;
             }
-            let removed = Arc::clone(&container);
+            let removed = Arc::clone(container);
             match self.blocking("removing a container", move |inner| inner.remove(&removed)).await {
                 // it was just being started
                 Err(ContainerError::Running(_)) if force => {}

@@ -110,7 +110,14 @@ impl Inner {
         if record.state.paused {
             return Err(ContainerError::Paused(record.spec.name.to_string()));
         }
-        let spec = self.exec_spec(&record, pid, asked)?;
+        self.exec_beside(&record, pid, asked).map_err(|error| {
+            // it ended in the middle of it, wherever that was noticed
+            if has_ended(pid) { ContainerError::NotRunning(record.spec.name.to_string()) } else { error }
+        })
+    }
+
+    fn exec_beside(&self, record: &ContainerRecord, pid: u32, asked: &ExecCreate) -> Result<Begun, ContainerError> {
+        let spec = self.exec_spec(record, pid, asked)?;
         let (ours, theirs) = match spec.terminal {
             Some(_) => (None, Vec::new()),
             None => {
@@ -161,6 +168,11 @@ impl Inner {
             terminal: asked.terminal.then(|| asked.terminal_size.unwrap_or(crate::attach::SIZE)),
         })
     }
+}
+
+/// Whether a process has ended, be it that nobody has reaped it yet.
+fn has_ended(pid: u32) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/root")).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// As the container's own files say it, now: whoever is added to them in it can be asked for.
@@ -369,6 +381,19 @@ mod tests {
         assert_eq!(code(&mut execs.begin().started(7)), None, "an end of long ago is not another's");
         let waiting = lock(&execs.0);
         assert_eq!((waiting.starting, waiting.early.len()), (0, 0));
+    }
+
+    #[test]
+    fn whether_a_process_has_ended() {
+        let mut child = std::process::Command::new("true").spawn().expect("a child");
+        assert!(!has_ended(std::process::id()));
+        // without it being reaped
+        let child_pid = rustix::process::Pid::from_child(&child);
+        let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(child_pid), options).expect("its end");
+        assert!(has_ended(child.id()));
+        child.wait().expect("its end");
+        assert!(has_ended(child.id()));
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct ContainerRecord {
     /// Somebody wanted it to end, and it was not started since: its restart policy leaves it so.
     #[serde(default)]
     pub stopped: bool,
+    /// Created for whoever wants to start it later: it stays until it is.
+    #[serde(default)]
+    pub for_later: bool,
     /// When it was created.
     pub created_at: Timestamp,
 }

@@ -244,7 +244,7 @@ impl Containers {
 }
 
 /// Carries `work` out to its end, also where whoever asked for it goes away.
-async fn whole<T: Send + 'static>(
+pub(crate) async fn whole<T: Send + 'static>(
     what: &'static str,
     work: impl Future<Output = Result<T, ContainerError>> + Send + 'static,
 ) -> Result<T, ContainerError> {

@@ -122,7 +122,6 @@ impl Inner {
         let cgroup = self.make_group(&record)?;
         laps.lap("cgroup");
 
-        container.logged.send_replace(false);
         let mut spec = self.start_spec(&record, &image, &user, &cgroup);
         spec.mounts.clone_from(&mounts.points);
         spec.terminal = record.spec.terminal.then(|| container.streams.size());
@@ -130,6 +129,8 @@ impl Inner {
         let (reply, fds) = foundation.supervisor.call(request, &[])?;
         let Reply::Created { pid } = reply else { return Err(unexpected("create")) };
         let [_pidfd, userns, netns]: [OwnedFd; 3] = fds.try_into().map_err(|_| unexpected("create"))?;
+        container.life.store(pid, Ordering::SeqCst);
+        container.logged.send_replace(false);
         self.follow_from_start(container)?;
         laps.lap("create");
         failpoint::reach("container_created");
@@ -322,6 +323,7 @@ mod tests {
             boot_id: String::new(),
             resume: false,
             stopped: false,
+            for_later: false,
             created_at: Timestamp::UNIX_EPOCH,
         }
     }

@@ -253,10 +253,12 @@ pub enum Event {
         /// How.
         ended: Ended,
     },
-    /// All of a container's output is in its log file.
+    /// All of the output of one life of a container is in its log file. The next may have begun.
     Logged {
         /// The container.
         id: ContainerId,
+        /// Which life: its first process, as it was told in [`Reply::Created`].
+        pid: u32,
     },
     /// The edge's status, JSON of [`sampan_model::EdgeStatus`]; the latest only.
     Edge {

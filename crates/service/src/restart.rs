@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sampan_container::{ContainerError, ContainerRecord};
-use sampan_model::{ContainerId, ContainerStatus, RestartPolicy};
+use sampan_model::{ContainerId, ContainerStatus, RestartPolicy, ServerStatus};
 use sampan_store::{Change, Watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -35,6 +35,8 @@ const AT_A_TIME: usize = 4;
 
 /// The beginning of the keys of containers' records.
 const CONTAINERS: &str = "default/container/";
+/// The beginning of those of servers' with names.
+const SERVERS: &str = "default/server/";
 
 /// Starts containers again until the daemon stops.
 pub(crate) async fn run(inner: Arc<Inner>) {
@@ -90,7 +92,7 @@ impl Keeper {
                 },
                 () = sleep_until(next_due) => self.start_next(),
                 Some(started) = self.starts.join_next() => if let Ok((id, Err(error))) = started {
-                    tracing::warn!(%id, %error, "a container could not be started again");
+                    self.was_refused(&id, &error);
                 },
             }
         }
@@ -117,11 +119,33 @@ impl Keeper {
         watch
     }
 
+    /// One that waits for its server is looked at again when that changes.
+    fn was_refused(&mut self, id: &ContainerId, error: &ContainerError) {
+        let ContainerError::ServerStopped(_) = error else {
+            tracing::warn!(%id, %error, "a container could not be started again");
+            return;
+        };
+        if let Some(known) = self.known.get_mut(id) {
+            (known.end, known.row) = (None, known.row.saturating_sub(1));
+        }
+        // it may have been started meanwhile
+        let Ok(record) = self.inner.containers.record(id) else { return };
+        let server = record.spec.server.as_ref().and_then(|name| self.inner.containers.server(name).ok());
+        if server.is_some_and(|server| server.status == ServerStatus::Running) {
+            self.look_at(&record);
+        }
+    }
+
     fn changed(&mut self, change: &Change) {
+        if let Some(server) = change.key.strip_prefix(SERVERS) {
+            let is_on = |record: &ContainerRecord| record.spec.server.as_ref().is_some_and(|on| on.as_str() == server);
+            self.inner.containers.list().iter().filter(|record| is_on(record)).for_each(|record| self.look_at(record));
+        }
         let Some(id) = change.key.strip_prefix(CONTAINERS).and_then(|id| ContainerId::parse(id).ok()) else { return };
         match self.inner.containers.record(&id) {
-            Ok(record) => self.look_at(&record),
-            Err(_) => drop(self.known.remove(&id)),
+            // one whose record is gone may be known for a moment yet
+            Ok(record) if change.value.is_some() => self.look_at(&record),
+            _ => drop(self.known.remove(&id)),
         }
     }
 
@@ -251,6 +275,7 @@ mod tests {
             boot_id: String::new(),
             resume: false,
             stopped: false,
+            for_later: false,
             created_at: start,
         }
     }

@@ -31,6 +31,11 @@ impl Fake {
         let serving = tokio::spawn(async move {
             for answer in answers {
                 let mut stream = listener.accept().await.unwrap().0;
+                if answer == RESET {
+                    // with bytes unread, as when a daemon is killed before it comes to them
+                    stream.readable().await.unwrap();
+                    continue;
+                }
                 let request = read_request(&mut stream).await;
                 told.lock().unwrap().push(request);
                 stream.write_all(&answer).await.unwrap();
@@ -89,6 +94,13 @@ pub fn answer(status: &str, body: impl AsRef<[u8]>) -> Answer {
     let mut bytes = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
     bytes.extend(body);
     bytes
+}
+
+const RESET: &[u8] = b"reset";
+
+/// A connection that is closed before the request is read.
+pub fn unheard() -> Answer {
+    RESET.to_vec()
 }
 
 pub fn lost() -> Answer {

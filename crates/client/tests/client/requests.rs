@@ -6,7 +6,7 @@ use sampan_client::model::view::{DeployEvent, LogFrame};
 use sampan_client::model::{Digest, ImageName, Label};
 use sampan_client::{Client, ClientError, LogOptions};
 
-use crate::fake::{Fake, answer, lost, refusal};
+use crate::fake::{Fake, answer, lost, refusal, unheard};
 
 fn hello() -> Label {
     Label::parse("hello").unwrap()
@@ -30,6 +30,17 @@ async fn what_may_be_asked_twice_is() {
     assert_eq!(fake.client().services().await.unwrap(), []);
     // 2 connections of each revival only look whether somebody listens
     assert_eq!(fake.requests().await.len(), 3);
+}
+
+#[tokio::test]
+async fn what_nobody_has_heard_is_asked_again() {
+    // the connection in between is the look whether somebody listens
+    let fake = Fake::answering(vec![unheard(), lost(), answer("204 No Content", "")]);
+    fake.client().kill_container("job", "TERM").await.unwrap();
+    // what may have been heard is not, where it must not be done twice
+    let fake = Fake::answering(vec![lost()]);
+    let error = fake.client().kill_container("job", "TERM").await.unwrap_err();
+    assert!(matches!(error, ClientError::Lost { .. }), "{error:?}");
 }
 
 #[tokio::test]

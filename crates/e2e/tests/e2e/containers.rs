@@ -285,6 +285,10 @@ fn restart_policies() {
     until_state(&sampan, "thrice", "exited");
     assert_eq!(sampan.ok(&["logs", "thrice"]), "began\nbegan\nbegan");
     assert_eq!(restarts(&sampan, "well"), 0);
+    // started by hand, it has as many tries again
+    sampan.ok(&["start", "thrice"]);
+    wait_until("it to be given up again", SOON, || sampan.ok(&["logs", "thrice"]).lines().count() == 6);
+    until_state(&sampan, "thrice", "exited");
 
     // what its user stops stays so; what dies does not
     sampan.ok(&["stop", "-t", "0", "hand", "ever"]);
@@ -301,6 +305,35 @@ fn restart_policies() {
     sampan.ok(&["rm", "-f", "ever"]);
     let left = sampan.run(&["inspect", "ever"]);
     assert_eq!(left.code(), 1, "{left}");
+}
+
+#[test]
+fn the_name_of_one_that_goes_at_its_end_is_free_then() {
+    let sampan = with_busybox();
+    for _ in 0..3 {
+        sampan.ok(&["run", "-d", "--rm", "--name", "job", "bb", "true"]);
+        let gone_or_ended = || sampan.containers().iter().all(|one| one["state"]["status"] == "exited");
+        wait_until("its end", SOON, gone_or_ended);
+    }
+    sampan.ok(&["run", "-d", "--name", "job", "bb", "true"]);
+    until_state(&sampan, "job", "exited");
+    sampan.run(&["run", "-d", "--name", "job", "bb", "true"]).assert_fails(125, &["in use"]);
+}
+
+#[test]
+fn a_policy_waits_for_the_server() {
+    let sampan = with_busybox();
+    sampan.ok(&["server", "create", "lab"]);
+    let run = ["run", "-d", "--name", "crash", "--server", "lab", "--restart", "always", "bb", "sh", "-c", "exit 1"];
+    sampan.ok(&run);
+    wait_until("its pause to be long enough to be in", SOON, || restarts(&sampan, "crash") >= 4);
+    sampan.ok(&["server", "stop", "lab"]);
+    // no try comes of it, nor is one counted
+    let before = restarts(&sampan, "crash");
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(restarts(&sampan, "crash"), before);
+    sampan.ok(&["server", "start", "lab"]);
+    wait_until("it to be started with its server", SOON, || restarts(&sampan, "crash") > before);
 }
 
 #[test]

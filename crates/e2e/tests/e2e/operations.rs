@@ -143,6 +143,52 @@ fn created_started_restarted_and_renamed() {
 }
 
 #[test]
+fn what_was_only_created_is_there_for_the_next_daemon() {
+    let (sampan, api) = instance();
+    for (name, remove_at_exit) in [("kept", false), ("brief", true)] {
+        let spec = json!({"name": name, "image": "bb", "command": ["true"], "remove_at_exit": remove_at_exit});
+        api.ok("POST", "/v1/containers?start=false", Some(&spec));
+    }
+    sampan.kill("daemon");
+    sampan.ok(&["ps"]);
+    for name in ["kept", "brief"] {
+        assert_eq!((&state(&api, name)["status"], &state(&api, name)["error"]), (&json!("created"), &Value::Null));
+        // the client's own, with a daemon that has just been killed: a request that nobody has heard is made again
+        sampan.kill("daemon");
+        sampan.ok(&["start", name]);
+    }
+}
+
+#[test]
+fn a_stop_goes_on_without_whoever_asked() {
+    let (sampan, api) = instance();
+    run(&api, "slow", "trap 'echo asked' TERM; echo up; while :; do sleep 0.02; done", json!({}));
+    wait_until("it to heed", SOON, || sampan.ok(&["logs", "slow"]).contains("up"));
+    let mut stop = sampan.command(&["stop", "-t", "1", "slow"]).spawn().expect("sampan stop");
+    wait_until("it to be asked", SOON, || sampan.ok(&["logs", "slow"]).contains("asked"));
+    stop.kill().expect("it can be killed");
+    stop.wait().expect("its end");
+    wait_until("its end", SOON, || state(&api, "slow")["exit_code"] == 137);
+}
+
+#[test]
+fn the_log_of_one_that_was_restarted_is_followed() {
+    let (sampan, api) = instance();
+    // much is on its way to its log at the end of each life
+    run(&api, "loud", "exec yes", json!({}));
+    for round in 0..20 {
+        api.ok("POST", "/v1/containers/loud/restart?timeout_ms=0", None);
+        let mut follow = sampan.command(&["logs", "-f", "--tail", "0", "loud"]);
+        let mut follow = follow.stdout(std::process::Stdio::null()).spawn().expect("sampan logs");
+        // the last words of the life before come within that
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(follow.try_wait().expect("its status").is_none(), "it ended in round {round}");
+        follow.kill().expect("it can be killed");
+        follow.wait().expect("its end");
+    }
+}
+
+#[test]
 fn changed_while_it_runs() {
     let (sampan, api) = instance();
     let held = "dd if=/dev/zero of=/dev/shm/x bs=1M count=20 2>/dev/null; echo held; exec sleep 1000";

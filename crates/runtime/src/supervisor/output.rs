@@ -147,24 +147,18 @@ pub(crate) fn to_json(message: &impl Serialize) -> Vec<u8> {
 
 /// Outputs that nobody writes to any more, and that the logger is emptying.
 #[derive(Debug, Default)]
-pub(crate) struct Draining(VecDeque<(ContainerId, Output)>);
+pub(crate) struct Draining(VecDeque<(ContainerId, u32, Output)>);
 
 impl Draining {
-    /// The container ended.
-    pub fn add(&mut self, id: ContainerId, output: Output) {
-        self.0.push_back((id, output));
+    /// The container ended, in its life as this process.
+    pub fn add(&mut self, id: ContainerId, pid: u32, output: Output) {
+        self.0.push_back((id, pid, output));
     }
 
-    /// The logger has all of the oldest ones of this container.
-    pub fn done(&mut self, id: &ContainerId) {
-        if let Some(at) = self.0.iter().position(|(of, _)| of == id) {
-            self.0.remove(at);
-        }
-    }
-
-    /// Whether there is one of this container.
-    pub fn has(&self, id: &ContainerId) -> bool {
-        self.0.iter().any(|(of, _)| of == id)
+    /// The logger has all of the oldest one of this container: which life's it was.
+    pub fn done(&mut self, id: &ContainerId) -> Option<u32> {
+        let at = self.0.iter().position(|(of, ..)| of == id)?;
+        self.0.remove(at).map(|(_, pid, _)| pid)
     }
 
     /// Whether all that was ever written is in files.
@@ -173,8 +167,8 @@ impl Draining {
     }
 
     /// All, the oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &(ContainerId, Output)> {
-        self.0.iter()
+    pub fn iter(&self) -> impl Iterator<Item = (&ContainerId, &Output)> {
+        self.0.iter().map(|(id, _, output)| (id, output))
     }
 }
 
@@ -219,6 +213,18 @@ mod tests {
             let opened = open_pipe(&path, inode, OFlags::RDWR | OFlags::NONBLOCK).unwrap();
             assert_eq!(opened.is_some(), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn lives_are_told_apart() {
+        let (id, other) = (ContainerId::from_bytes([1; 32]), ContainerId::from_bytes([2; 32]));
+        let mut draining = Draining::default();
+        for (of, pid) in [(&id, 5), (&other, 6), (&id, 7)] {
+            let (pipes, _) = Pipes::make(0, 0).unwrap();
+            draining.add(of.clone(), pid, Output::Pipes(pipes));
+        }
+        assert_eq!([&id, &id, &id, &other].map(|id| draining.done(id)), [Some(5), Some(7), None, Some(6)]);
+        assert!(draining.is_empty());
     }
 
     #[test]

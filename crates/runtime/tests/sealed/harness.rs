@@ -210,7 +210,7 @@ impl<'layer> Machine<'layer> {
     }
 
     pub fn logged(&self, id: &ContainerId) {
-        self.wait_for(|event| matches!(event, Event::Logged { id: of } if of == id).then_some(()));
+        self.wait_for(|event| matches!(event, Event::Logged { id: of, .. } if of == id).then_some(()));
     }
 
     pub fn wait_for<T>(&self, wanted: impl Fn(&Event) -> Option<T>) -> T {

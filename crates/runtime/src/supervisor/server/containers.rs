@@ -188,9 +188,11 @@ impl Server {
         container.pidfd = None;
         container.stdin = None;
         container.followers.clear();
-        let (output, forgotten) = (container.output.take(), container.forgotten);
+        let (output, forgotten, pid) = (container.output.take(), container.forgotten, container.pid);
+        // it went with a supervisor that was killed, or was never opened: the logger has nothing to say of it
+        let is_logged = output.is_none();
         if let Some(output) = output {
-            self.draining.add(id.clone(), output);
+            self.draining.add(id.clone(), pid, output);
             tell_role(&mut self.logger, &self.events, output::end_frame(&id), &[]);
         }
         if forgotten {
@@ -198,11 +200,9 @@ impl Server {
             return;
         }
         self.write(Entry::Exited { id: id.clone(), ended: ended.clone() });
-        // one whose output went with a supervisor that was killed: the logger has nothing to say of it
-        let all_is_logged = !self.draining.has(&id);
         self.tell(&Event::Exited { id: id.clone(), ended });
-        if all_is_logged {
-            self.tell(&Event::Logged { id });
+        if is_logged {
+            self.tell(&Event::Logged { id, pid });
         }
     }
 
