@@ -130,6 +130,8 @@ fn is_dead(pid: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -147,10 +149,11 @@ mod tests {
         let path = root.path().canonicalize().unwrap();
         let mut child =
             std::process::Command::new("tail").arg("-f").arg(path.join("none")).arg("/dev/null").spawn().unwrap();
-        let found = leftovers(&path);
+        // a process has no words yet for a moment after it was executed
+        let is_it = |found: &Vec<String>| matches!(&found[..], [line] if line.starts_with("process "));
+        crate::wait_for("the process to be found", Duration::from_secs(10), || Some(leftovers(&path)).filter(is_it));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(matches!(&found[..], [line] if line.starts_with("process ")), "{found:?}");
         assert_eq!(leftovers(&path), Vec::<String>::new());
     }
 }
