@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sampan_e2e::agreement::assert_agreement;
@@ -222,6 +222,70 @@ fn upload_and_prune() {
             let outcome = sampan.run(&["image", "import", tar, "other"]);
             assert!(outcome.status.success(), "{when}: {outcome}");
             assert_eq!(sampan.ok(&["run", "--rm", "other", "echo", "there"]), "there", "{when}");
+        },
+    );
+}
+
+#[test]
+fn prune() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let tar = dir.path().join("unused.tar");
+    fs::write(dir.path().join("unused"), "an image that nothing uses").expect("a file");
+    let made = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(dir.path()).arg("unused").status();
+    assert!(made.expect("tar").success());
+    let tar = tar.to_str().expect("a path in UTF-8");
+    each(
+        &["prune_name_removed", "garbage_blob_removed", "prune_collected"],
+        &ALL,
+        "kept",
+        |sampan| drop(sampan.ok(&["image", "import", tar, "unused"])),
+        &["image", "prune", "-a"],
+        |sampan, when| {
+            sampan.ok(&["image", "prune", "-a"]);
+            let images = sampan.ok(&["image", "ls"]);
+            assert!(images.contains("bb:latest") && !images.contains("unused"), "{when}: {images}");
+            sampan.ok(&["image", "import", tar, "unused"]);
+        },
+    );
+}
+
+#[test]
+fn servers_and_volumes() {
+    each(
+        &["server_recorded", "server_made"],
+        &ALL,
+        "kept",
+        |_| {},
+        &["server", "create", "north"],
+        |sampan, when| {
+            // it is there, or it is made now
+            sampan.run(&["server", "create", "north"]);
+            let said = sampan.run(&["server", "run", "north", "bb", "echo", "there"]);
+            assert_eq!(said.stdout.trim_end(), "there", "{when}: {said}");
+            sampan.ok(&["server", "close", "north"]);
+        },
+    );
+    each(
+        &["volume_new"],
+        &ALL,
+        "kept",
+        |_| {},
+        &["run", "--rm", "-v", "data:/d", "bb", "true"],
+        |sampan, when| {
+            let said = sampan.run(&["run", "--rm", "-v", "data:/d", "bb", "sh", "-c", "echo kept > /d/f; cat /d/f"]);
+            assert_eq!(said.stdout.trim_end(), "kept", "{when}: {said}");
+        },
+    );
+    each(
+        &["volume_set_aside"],
+        &ALL,
+        "kept",
+        |sampan| drop(sampan.ok(&["volume", "create", "data"])),
+        &["volume", "rm", "data"],
+        |sampan, when| {
+            sampan.run(&["volume", "rm", "data"]);
+            assert_eq!(sampan.json(&["volume", "ls", "--json"]), serde_json::json!([]), "{when}");
+            sampan.ok(&["volume", "create", "data"]);
         },
     );
 }
