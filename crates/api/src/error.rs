@@ -216,6 +216,9 @@ impl From<ContainerError> for ApiError {
                 "in_use",
                 Some("detach one of them (Ctrl-P Ctrl-Q), or read its log: `sampan logs -f NAME`"),
             ),
+            ContainerError::TooManyReaders(_) => {
+                of(StatusCode::CONFLICT, "in_use", Some("end one of the `sampan logs -f` that follow them"))
+            }
             ContainerError::NoExecCommand(_) => {
                 of(StatusCode::BAD_REQUEST, "bad_request", Some("give a command after the container's name"))
             }

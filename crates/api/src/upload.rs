@@ -25,6 +25,14 @@ const CHUNKS: usize = 16;
 /// Takes a blob in. One that is here already is not read.
 pub(crate) async fn receive(images: &Images, digest: Digest, body: Body) -> Result<(), ApiError> {
     images.expect_upload(&digest);
+    let received = take_in(images, digest.clone(), body).await;
+    if received.is_err() {
+        images.expect_no_more(&digest);
+    }
+    received
+}
+
+async fn take_in(images: &Images, digest: Digest, body: Body) -> Result<(), ApiError> {
     let blobs = Arc::clone(images.blobs());
     let (sender, mut chunks) = mpsc::channel::<bytes::Bytes>(CHUNKS);
     let expected = digest.clone();

@@ -72,6 +72,8 @@ pub(crate) struct Inner {
     pub(crate) wires: Arc<Wires>,
     /// Processes beside containers' first ones.
     pub(crate) execs: Execs,
+    /// Those who read logs.
+    pub(crate) readers: Arc<crate::log::Readers>,
     /// For binds of callers who are not root.
     pub(crate) id_maps: IdMaps,
     index: Mutex<Index>,
@@ -172,6 +174,7 @@ impl Containers {
                 stopping,
                 wires,
                 execs: Execs::default(),
+                readers: Arc::default(),
                 id_maps: IdMaps::default(),
                 index: Mutex::default(),
             }),

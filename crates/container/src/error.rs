@@ -147,6 +147,9 @@ pub enum ContainerError {
         /// The most.
         most: usize,
     },
+    /// Too many logs are read.
+    #[error("{0} logs of this user's containers are read at once already")]
+    TooManyReaders(usize),
     /// Nothing was given to execute.
     #[error("no command was given to execute in container {0:?}")]
     NoExecCommand(String),

@@ -22,8 +22,24 @@ const LEASE: Duration = Duration::from_secs(600);
 pub(crate) struct Kept {
     /// Held for reading while an image that was looked up comes to be of use, for writing while garbage is collected.
     gate: RwLock<()>,
-    leases: Mutex<HashMap<Digest, Vec<Instant>>>,
+    leases: Mutex<HashMap<Digest, Vec<Lease>>>,
 }
+
+/// One uploader's wish that a blob stay.
+struct Lease {
+    /// Whose it is, to give up: another user's stays.
+    uid: u32,
+    since: Instant,
+}
+
+impl Lease {
+    fn is_alive(&self) -> bool {
+        self.since.elapsed() < LEASE
+    }
+}
+
+/// The leases that one user has on one blob: one more takes the place of the oldest.
+const LEASES_OF_ONE: usize = 64;
 
 impl Kept {
     /// Keeps everything as it is until the guard is dropped.
@@ -31,21 +47,28 @@ impl Kept {
         self.gate.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leases a blob to one uploader.
-    pub(crate) fn lease(&self, blob: &Digest) {
+    /// Leases a blob to one uploader, of this user.
+    pub(crate) fn lease(&self, blob: &Digest, uid: u32) {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        leases.entry(blob.clone()).or_default().push(Instant::now());
+        let held = leases.entry(blob.clone()).or_default();
+        if held.iter().filter(|lease| lease.uid == uid).count() >= LEASES_OF_ONE
+            && let Some(oldest) = held.iter().position(|lease| lease.uid == uid)
+        {
+            held.remove(oldest);
+        }
+        held.push(Lease { uid, since: Instant::now() });
     }
 
-    /// One uploader has named the image that these blobs are of.
-    pub(crate) fn release<'a>(&self, blobs: impl Iterator<Item = &'a Digest>) {
+    /// One uploader of this user has named the image that these blobs are of, or gave it up.
+    pub(crate) fn release<'a>(&self, blobs: impl Iterator<Item = &'a Digest>, uid: u32) {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         for blob in blobs {
-            if let Some(times) = leases.get_mut(blob) {
-                times.pop();
-                if times.is_empty() {
-                    leases.remove(blob);
-                }
+            let Some(held) = leases.get_mut(blob) else { continue };
+            if let Some(own) = held.iter().rposition(|lease| lease.uid == uid) {
+                held.remove(own);
+            }
+            if held.is_empty() {
+                leases.remove(blob);
             }
         }
     }
@@ -53,8 +76,7 @@ impl Kept {
     /// The blobs that somebody has a lease on.
     pub(crate) fn leased(&self) -> HashSet<Digest> {
         let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        let alive = |times: &Vec<Instant>| times.iter().any(|since| since.elapsed() < LEASE);
-        leases.iter().filter(|(_, times)| alive(times)).map(|(blob, _)| blob.clone()).collect()
+        leases.iter().filter(|(_, held)| held.iter().any(Lease::is_alive)).map(|(blob, _)| blob.clone()).collect()
     }
 
     /// Removes every blob, and sets every unpacked layer aside, that none of the images of use has and nobody has a lease
@@ -85,9 +107,9 @@ impl Kept {
             }
         }
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        leases.retain(|_, times| {
-            times.retain(|since| since.elapsed() < LEASE);
-            !times.is_empty()
+        leases.retain(|_, held| {
+            held.retain(Lease::is_alive);
+            !held.is_empty()
         });
         keep_blobs.extend(leases.keys().cloned());
         drop(leases);

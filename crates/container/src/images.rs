@@ -67,14 +67,19 @@ impl Images {
         let _as_it_is = self.hold();
         let has = self.blobs.has(blob);
         if has {
-            self.kept.lease(blob);
+            self.kept.lease(blob, self.viewer.uid);
         }
         has
     }
 
     /// A blob is about to come: once here, it stays until its uploader has had the time to name its image.
     pub fn expect_upload(&self, blob: &Digest) {
-        self.kept.lease(blob);
+        self.kept.lease(blob, self.viewer.uid);
+    }
+
+    /// A blob that was expected did not come.
+    pub fn expect_no_more(&self, blob: &Digest) {
+        self.kept.release(std::iter::once(blob), self.viewer.uid);
     }
 
     /// Keeps every image until the guard is dropped: while one that was looked up comes to be of use.
@@ -147,15 +152,15 @@ impl Images {
             owner: before.unwrap_or_else(|| self.viewer.clone()),
         };
         self.records.put(&key, &record, Durability::Intent)?;
-        self.kept.release(of_image(&image));
+        self.kept.release(of_image(&image), self.viewer.uid);
         failpoint::reach("image_named");
         Ok(view(name.as_str(), &record))
     }
 
-    /// An uploader gave up: nobody is going to name what it uploaded.
+    /// The viewer's uploader gave up: nobody is going to name what it uploaded.
     pub fn give_up_upload(&self, manifest: &Digest) {
         if let Ok(image) = Image::read(&*self.blobs, manifest) {
-            self.kept.release(of_image(&image));
+            self.kept.release(of_image(&image), self.viewer.uid);
         }
     }
 

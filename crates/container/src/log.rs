@@ -3,9 +3,9 @@
 //! A thread of its own reads, since the log is a file and its changes are told by inotify; it ends with the reader, or
 //! when the container has ended and everything that it wrote is read.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,12 +15,49 @@ use sampan_model::view::LogFrame;
 use sampan_runtime::logs::{Entry, Reader, Stream};
 use tokio::sync::mpsc;
 
-use crate::containers::Container;
+use crate::containers::{Container, lock};
 use crate::{ContainerError, Containers};
 
 /// Frames between the file and the one who reads: a slow one makes the thread wait, and loses nothing that the
 /// log keeps.
 const FRAMES: usize = 64;
+
+/// Logs of one user's containers that are read at once: each has a thread.
+const MOST_READERS: usize = 256;
+
+/// Those who read logs, by the containers' owners: nobody's readers are in another user's way.
+#[derive(Default)]
+pub(crate) struct Readers(Mutex<HashMap<u32, usize>>);
+
+/// One of them, until it is dropped.
+struct Seat {
+    readers: Arc<Readers>,
+    uid: u32,
+}
+
+impl Readers {
+    fn seat(self: &Arc<Self>, uid: u32) -> Result<Seat, ContainerError> {
+        let mut readers = lock(&self.0);
+        let count = readers.entry(uid).or_default();
+        if *count >= MOST_READERS {
+            return Err(ContainerError::TooManyReaders(MOST_READERS));
+        }
+        *count += 1;
+        Ok(Seat { readers: Arc::clone(self), uid })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut readers = lock(&self.readers.0);
+        if let Some(count) = readers.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                readers.remove(&self.uid);
+            }
+        }
+    }
+}
 
 /// Which part of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +95,7 @@ impl Containers {
         range: LogRange,
     ) -> Result<mpsc::Receiver<(LogFrame, Vec<u8>)>, ContainerError> {
         let container = self.inner.get(id)?;
+        let seat = self.inner.readers.seat(container.record().spec.owner.uid)?;
         let failed = |source| ContainerError::Io { what: format!("read the log of {}", id.short()), source };
         let directory = &self.inner.foundation.logs_dir;
         let mut reader = Reader::open(directory, id, range.tail.filter(|_| range.until.is_none())).map_err(failed)?;
@@ -74,6 +112,7 @@ impl Containers {
             .name("log".to_owned())
             .stack_size(256 * 1024)
             .spawn(move || {
+                let _seat = seat;
                 if let Err(error) = copy(&mut reader, &frames, range, (&container, &stop)) {
                     tracing::warn!(id = %container.id, %error, "a log could not be read to its end");
                 }
@@ -192,4 +231,21 @@ fn tell(entry: Entry, frames: &mpsc::Sender<(LogFrame, Vec<u8>)>) -> Result<(), 
         frames.blocking_send((frame, piece.to_vec())).map_err(|_| Gone)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_s_readers_are_bounded_and_in_nobody_s_way() {
+        let readers = Arc::new(Readers::default());
+        let mut seats: Vec<Seat> = (0..MOST_READERS).map(|_| readers.seat(1000).expect("a seat")).collect();
+        assert!(matches!(readers.seat(1000), Err(ContainerError::TooManyReaders(MOST_READERS))));
+        drop(readers.seat(1001).expect("another user's"));
+        seats.pop();
+        seats.push(readers.seat(1000).expect("the one that was left"));
+        drop(seats);
+        assert!(lock(&readers.0).is_empty());
+    }
 }

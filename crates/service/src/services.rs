@@ -121,7 +121,7 @@ impl Services {
         let image = spec.image.clone();
         let put = self.put_checked(spec, asker).await;
         if put.is_err() {
-            self.inner.containers.images().give_up_upload(&image);
+            self.inner.containers.images().of(asker).give_up_upload(&image);
             self.inner.collect_garbage().await;
         }
         put

@@ -328,9 +328,9 @@ async fn follow_records(asked: Asked, by: By, query: Query<EventsQuery>) -> Resp
     perform(asked, by, Ok(Action::FollowRecords(query.from))).await
 }
 
-async fn has_blob(State(native): Asked, Path(digest): Path<String>) -> StatusCode {
+async fn has_blob(State(native): Asked, Extension(caller): By, Path(digest): Path<String>) -> StatusCode {
     let Ok(digest) = Digest::parse(&digest) else { return StatusCode::NOT_FOUND };
-    let images = native.core.containers.images().clone();
+    let images = native.core.containers.images().of(&caller.owner());
     // it may have to wait for garbage to be collected
     match tokio::task::spawn_blocking(move || images.has_for_upload(&digest)).await {
         Ok(true) => StatusCode::OK,
@@ -347,9 +347,9 @@ async fn get_blob(State(native): Asked, Extension(caller): By, Path(digest): Pat
     sent.unwrap_or_else(|refused| write::error(&refused))
 }
 
-async fn put_blob(State(native): Asked, Path(digest): Path<String>, body: Body) -> Response {
+async fn put_blob(State(native): Asked, Extension(caller): By, Path(digest): Path<String>, body: Body) -> Response {
     let received = match parse::<Digest>(&digest) {
-        Ok(digest) => upload::receive(native.core.containers.images(), digest, body).await,
+        Ok(digest) => upload::receive(&native.core.containers.images().of(&caller.owner()), digest, body).await,
         Err(error) => Err(error),
     };
     match received {

@@ -43,12 +43,14 @@ fn paused_it_stands_still() {
     api.ok("POST", "/v1/containers/counter/pause", None);
     assert_eq!(state(&api, "counter")["paused"], true);
     api.refused("POST", "/v1/containers/counter/pause", None, "paused");
+    // another one, not paused, tells how long is long enough
+    run(&api, "witness", COUNTER, json!({}));
     let settled = wait_for("what it wrote before to be logged", SOON, || {
-        let before = count(&sampan, "counter");
-        // long enough for a counter that is not paused
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        let (before, seen) = (count(&sampan, "counter"), count(&sampan, "witness"));
+        wait_until("the witness to count on", SOON, || count(&sampan, "witness") > seen + 15);
         (count(&sampan, "counter") == before).then_some(before)
     });
+    api.ok("DELETE", "/v1/containers/witness?force=true", None);
     // the next daemon knows, whatever was recorded
     sampan.kill("daemon");
     sampan.ok(&["ps"]);
