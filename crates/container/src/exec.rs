@@ -14,8 +14,7 @@ use sampan_image::Image;
 use sampan_image::user::{self, User, UserError};
 use sampan_model::view::{ExecCreate, LogFrame};
 use sampan_model::{ContainerId, IdRange};
-use sampan_runtime::defaults;
-use sampan_runtime::wire::{Ended, ExecSpec, Reply, Request};
+use sampan_runtime::wire::{Ended, ExecSpec, ProcessSpec, Reply, Request};
 use tokio::sync::oneshot;
 
 use crate::attach::{Input, failed, frame_of};
@@ -156,15 +155,13 @@ impl Inner {
         let group = self.container_group(record)?;
         Ok(ExecSpec {
             id: record.id.clone(),
-            args: asked.command.clone(),
-            env: environment(&record.env, &user, asked),
-            cwd,
-            uid: user.uid,
-            gid: user.gid,
-            groups: user.groups,
+            process: ProcessSpec {
+                args: asked.command.clone(),
+                env: environment(&record.env, &user, asked),
+                cwd,
+                ..self.process_spec(&user)
+            },
             cgroup_files: group.files().iter().map(|file| file.to_string_lossy().into_owned()).collect(),
-            capabilities: defaults::DEFAULT_CAPABILITIES,
-            seccomp: self.seccomp.clone(),
             terminal: asked.terminal.then(|| asked.terminal_size.unwrap_or(crate::attach::SIZE)),
         })
     }
@@ -206,7 +203,8 @@ fn environment(own: &[String], user: &User, asked: &ExecCreate) -> Vec<String> {
 
 /// Our ends and the process's, which are its user's: it may open them again through `/dev/stdout`.
 fn pipes(spec: &ExecSpec, ids: IdRange, with_stdin: bool) -> io::Result<(Streams, Vec<OwnedFd>)> {
-    let (uid, gid) = (ids.start.saturating_add(spec.uid), ids.start.saturating_add(spec.gid));
+    let on_host = |id: u32| ids.start.saturating_add(id);
+    let (uid, gid) = (on_host(spec.process.uid), on_host(spec.process.gid));
     let pipe = || -> io::Result<(OwnedFd, OwnedFd)> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fchown(&read, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;

@@ -19,7 +19,7 @@ use sampan_image::Image;
 use sampan_image::user::{self, User};
 use sampan_model::{ContainerState, ContainerStatus};
 use sampan_runtime::cgroup::ContainerGroup;
-use sampan_runtime::wire::{CgroupMounts, Reply, Request, StartSpec};
+use sampan_runtime::wire::{Capabilities, CgroupMounts, ProcessSpec, Reply, Request, StartSpec};
 use sampan_runtime::{defaults, rootfs};
 
 use crate::containers::{Container, Inner, lock};
@@ -174,17 +174,15 @@ impl Inner {
         StartSpec {
             id: record.id.clone(),
             host_name: record.spec.host_name.to_string(),
-            args: record.command.clone(),
-            env,
-            cwd: if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() },
-            uid: user.uid,
-            gid: user.gid,
-            groups: user.groups.clone(),
+            process: ProcessSpec {
+                args: record.command.clone(),
+                env,
+                cwd: if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() },
+                ..self.process_spec(user)
+            },
             ids: self.block().server_ids(record.server_index),
             cgroup_files: cgroup.files().iter().map(|file| file.to_string_lossy().into_owned()).collect(),
             cgroup_mounts: cgroup_mounts(cgroup),
-            capabilities: defaults::DEFAULT_CAPABILITIES,
-            seccomp: self.seccomp.clone(),
             masked_paths: defaults::masked_paths(),
             readonly_paths: defaults::readonly_paths(),
             server: record.server_id.clone(),
@@ -193,6 +191,26 @@ impl Inner {
             stdin: record.spec.stdin,
             terminal: None,
             init: record.spec.init,
+        }
+    }
+}
+
+impl Inner {
+    /// A process of this user, as every one is sealed; what it runs is to be said yet.
+    pub(crate) fn process_spec(&self, user: &User) -> ProcessSpec {
+        ProcessSpec {
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups.clone(),
+            umask: defaults::UMASK,
+            capabilities: Capabilities::of_user(user.uid, defaults::DEFAULT_CAPABILITIES),
+            no_new_privileges: true,
+            seccomp: Some(self.seccomp.clone()),
+            limits: Vec::new(),
+            oom_score_adj: None,
         }
     }
 }

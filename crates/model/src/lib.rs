@@ -9,6 +9,7 @@
 pub mod container;
 pub mod digest;
 pub mod instance;
+pub mod limit;
 pub mod mount;
 pub mod name;
 pub mod owner;
@@ -24,6 +25,7 @@ pub mod view;
 pub use container::{ContainerSpec, ContainerState, ContainerStatus, RestartPolicy, ServiceRef};
 pub use digest::Digest;
 pub use instance::{IdRange, Instance};
+pub use limit::{Resource, ResourceLimit};
 pub use mount::{Disk, Mount, MountSource};
 pub use name::{ContainerId, ContainerName, ImageName, Label};
 pub use owner::Owner;

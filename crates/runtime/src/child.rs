@@ -5,7 +5,7 @@
 //! ```text
 //! still the host's root, without its capabilities (they are of the new user namespace)
 //!   join the cgroups              the host's root may write there; the container's may not
-//! ── the supervisor has written the id maps ──
+//! ── the supervisor has written the id maps, and raised what limits are to be raised ──
 //! root of the container
 //!   cgroup namespace              after joining: what it is in is what it sees as "/"
 //!   own mounts, host name
@@ -24,10 +24,11 @@
 
 pub(crate) mod exec;
 mod init;
+pub(crate) mod limits;
 mod mounts;
 mod places;
-mod program;
-mod terminal;
+pub(crate) mod program;
+pub(crate) mod terminal;
 
 use std::convert::Infallible;
 use std::io;
@@ -41,7 +42,7 @@ use self::program::{Program, begin_session};
 use self::terminal::Terminal;
 use crate::wire::{Failure, StartSpec};
 
-/// To the child: its id maps are written.
+/// To the child: its id maps are written, its limits are raised.
 pub(crate) const MAPPED: &[u8] = b"mapped";
 /// To the child: go on, with the root file system beside it.
 pub(crate) const GO: &[u8] = b"go";
@@ -82,7 +83,7 @@ pub(crate) fn run(spec: &StartSpec, ends: &Ends<'_>) -> u8 {
 }
 
 /// Says what went wrong, and gives the code to exit with.
-fn report(stopped: Stopped, ends: &Ends<'_>) -> u8 {
+pub(crate) fn report(stopped: Stopped, ends: &Ends<'_>) -> u8 {
     if let Stopped::Failed(failure) = stopped
         && let Ok(text) = serde_json::to_vec(&failure)
     {
@@ -92,7 +93,7 @@ fn report(stopped: Stopped, ends: &Ends<'_>) -> u8 {
     FAILED
 }
 
-enum Stopped {
+pub(crate) enum Stopped {
     Failed(Failure),
     /// The supervisor is gone.
     Alone,
@@ -119,7 +120,7 @@ impl Failure {
 }
 
 /// Names what was tried.
-trait Step<T> {
+pub(crate) trait Step<T> {
     fn step(self, name: &str) -> Result<T, Failure>;
 }
 
@@ -148,15 +149,15 @@ fn seal(spec: &StartSpec, ends: &Ends<'_>) -> Result<Infallible, Stopped> {
     places::attach(&spec.mounts, handed.collect())?;
     mounts::restrict(&spec.masked_paths, &spec.readonly_paths)?;
     begin_session()?;
-    let terminal = spec.terminal.map(|size| Terminal::open(size, spec.uid)).transpose()?;
+    let terminal = spec.terminal.map(|size| Terminal::open(size, spec.process.uid)).transpose()?;
     if let Some(terminal) = &terminal {
         terminal.bind_console()?;
     }
-    make_directory(&spec.cwd)?;
+    make_directory(&spec.process.cwd)?;
     if spec.read_only {
         places::protect_root()?;
     }
-    Program::from(spec).run(ends, terminal.as_ref())
+    Program { spec: &spec.process, init: spec.init }.run(ends, terminal.as_ref())
 }
 
 /// Waits for the supervisor's word; what came beside it.

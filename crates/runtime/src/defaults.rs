@@ -17,6 +17,9 @@ const fn bits(numbers: &[u32]) -> u64 {
     all
 }
 
+/// Which bits of new files' modes a program begins with cleared.
+pub const UMASK: u32 = 0o022;
+
 /// Where a program without `PATH` in its environment is searched.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

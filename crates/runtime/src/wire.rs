@@ -1,5 +1,5 @@
 //! What daemon and supervisor say to each other: one JSON value a frame ([`sampan_sys::frame`]) on a SEQPACKET socket,
-//! descriptors beside it. Version 2.
+//! descriptors beside it. Version 3.
 //!
 //! The daemon asks ([`Request`], each with a number of its choosing), the supervisor answers each once with
 //! [`Reply`] under the same number, and tells [`Event`]s at any time between. A container's start is two requests, so
@@ -19,11 +19,11 @@
 
 use jiff::Timestamp;
 use sampan_model::view::TerminalSize;
-use sampan_model::{ContainerId, IdRange};
+use sampan_model::{ContainerId, IdRange, ResourceLimit};
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages. A supervisor of another version is replaced when no container is left.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A numbered request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -281,18 +281,8 @@ pub struct StartSpec {
     pub id: ContainerId,
     /// Host name of the uts namespace.
     pub host_name: String,
-    /// The command line; `args[0]` is searched in the environment's `PATH` where it has no slash.
-    pub args: Vec<String>,
-    /// The environment, `NAME=value`, complete.
-    pub env: Vec<String>,
-    /// Working directory; made where it is missing.
-    pub cwd: String,
-    /// User id inside.
-    pub uid: u32,
-    /// Group id inside.
-    pub gid: u32,
-    /// Further groups inside.
-    pub groups: Vec<u32>,
+    /// Its first process.
+    pub process: ProcessSpec,
     /// What the ids inside are on the host.
     pub ids: IdRange,
     /// The files of the container's cgroups, absolute paths: `tasks` on v1, which the child writes `0` into, and
@@ -300,11 +290,6 @@ pub struct StartSpec {
     pub cgroup_files: Vec<String>,
     /// What to mount below the container's `/sys/fs/cgroup`.
     pub cgroup_mounts: CgroupMounts,
-    /// The capabilities, bit N for capability N, of the bounding, permitted and effective sets (the latter two for
-    /// uid 0 only, as Docker has it).
-    pub capabilities: u64,
-    /// The seccomp filter: `struct sock_filter`s as the kernel takes them, hex.
-    pub seccomp: String,
     /// Files and directories to hide.
     pub masked_paths: Vec<String>,
     /// Directories to make read-only.
@@ -366,11 +351,22 @@ pub enum MountKind {
 pub struct ExecSpec {
     /// The container.
     pub id: ContainerId,
-    /// The command line, as in [`StartSpec`].
+    /// It.
+    pub process: ProcessSpec,
+    /// The files of the container's cgroups, as in [`StartSpec`].
+    pub cgroup_files: Vec<String>,
+    /// It has a terminal, of this size.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// What is executed, as whom, and what it may: a container's first process and each further one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// The command line; `args[0]` is searched in the environment's `PATH` where it has no slash.
     pub args: Vec<String>,
     /// The environment, `NAME=value`, complete.
     pub env: Vec<String>,
-    /// Working directory.
+    /// Working directory; that of a first process is made where it is missing.
     pub cwd: String,
     /// User id inside.
     pub uid: u32,
@@ -378,14 +374,41 @@ pub struct ExecSpec {
     pub gid: u32,
     /// Further groups inside.
     pub groups: Vec<u32>,
-    /// The files of the container's cgroups, as in [`StartSpec`].
-    pub cgroup_files: Vec<String>,
-    /// As in [`StartSpec`].
-    pub capabilities: u64,
-    /// As in [`StartSpec`].
-    pub seccomp: String,
-    /// It has a terminal, of this size.
-    pub terminal: Option<TerminalSize>,
+    /// Which bits of new files' modes are cleared.
+    pub umask: u32,
+    /// What it may.
+    pub capabilities: Capabilities,
+    /// Nothing it executes gains a privilege (setuid, file capabilities).
+    pub no_new_privileges: bool,
+    /// Its filter of system calls: `struct sock_filter`s as the kernel takes them, hex. `None`: it may make all.
+    pub seccomp: Option<String>,
+    /// Its limits. That of open files is 1024 where it is not among them.
+    pub limits: Vec<ResourceLimit>,
+    /// How soon it is killed where memory runs out, -1000 to 1000. `None`: as the supervisor, which is 0.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// Sets of capabilities, bit N for capability N. Those that the kernel does not know are passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// What nothing it executes can ever go beyond.
+    pub bounding: u64,
+    /// What it uses.
+    pub effective: u64,
+    /// What it may use.
+    pub permitted: u64,
+    /// What it may hand on to programs that take it.
+    pub inheritable: u64,
+    /// What it hands on to programs that know nothing of capabilities.
+    pub ambient: u64,
+}
+
+impl Capabilities {
+    /// As Docker gives them: all to root; to another user only what a program makes of them that becomes root.
+    pub fn of_user(uid: u32, all: u64) -> Self {
+        let own = if uid == 0 { all } else { 0 };
+        Self { bounding: all, effective: own, permitted: own, inheritable: 0, ambient: 0 }
+    }
 }
 
 /// The cgroup file systems a container sees, read-only, through its own cgroup namespace.

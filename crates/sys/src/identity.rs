@@ -38,15 +38,38 @@ pub fn limit_capabilities(kept: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the permitted and the effective capabilities `kept`, the inheritable and the ambient ones none.
+/// Makes these the capabilities, and `ambient` (bit N for capability N) the ambient ones: those must be permitted and
+/// inheritable too. Ambient ones that the kernel does not know are passed over, as it passes over all others.
+///
+/// # Errors
+/// The kernel's; `EPERM` where more is asked for than is permitted now.
+pub fn set_capabilities(sets: CapabilitySets, ambient: u64) -> io::Result<()> {
+    rustix::thread::clear_ambient_capability_set()?;
+    rustix::thread::set_capabilities(None, sets)?;
+    for number in (0..64).filter(|number| ambient & (1 << number) != 0) {
+        match rustix::thread::configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(1 << number), true) {
+            Err(rustix::io::Errno::INVAL) => break,
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Gives up all capabilities.
 ///
 /// # Errors
 /// The kernel's.
-pub fn set_capabilities(kept: u64) -> io::Result<()> {
-    rustix::thread::clear_ambient_capability_set()?;
-    let kept = CapabilitySet::from_bits_retain(kept);
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-    Ok(rustix::thread::set_capabilities(None, sets)?)
+pub fn drop_capabilities() -> io::Result<()> {
+    let none = CapabilitySet::empty();
+    set_capabilities(CapabilitySets { effective: none, permitted: none, inheritable: none }, 0)
+}
+
+/// The permitted capabilities outlast the next change of the user ([`assume`]), until a program is executed.
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_capabilities() -> io::Result<()> {
+    Ok(rustix::thread::set_keep_capabilities(true)?)
 }
 
 /// No program executed from here on gains a privilege (setuid, file capabilities).

@@ -5,6 +5,7 @@
 //! still the host's root and mounts
 //!   close itself to others        nobody inside may look into what is a copy of the supervisor
 //!   join the cgroups              those of version 1
+//!   limits that are raised        only the host's root may
 //!   all other namespaces at once  user, mount, net, ipc, uts, cgroup; the root file system comes with them
 //! root of the container
 //!   session, keyring, terminal    of the container's own devpts
@@ -23,7 +24,7 @@ use sampan_sys::{identity, process};
 
 use super::program::{Program, begin_session};
 use super::terminal::Terminal;
-use super::{Ends, Step as _, Stopped, join_cgroups, report};
+use super::{Ends, Step as _, Stopped, join_cgroups, limits, report};
 use crate::wire::ExecSpec;
 
 /// All but the pid namespace, which a process cannot change: it was cloned into that.
@@ -44,9 +45,10 @@ pub(crate) fn run(spec: &ExecSpec, container: BorrowedFd<'_>, ends: &Ends<'_>) -
 fn enter(spec: &ExecSpec, container: BorrowedFd<'_>, ends: &Ends<'_>) -> Result<Infallible, Stopped> {
     process::set_dumpable(false).step("close itself to others")?;
     join_cgroups(&spec.cgroup_files)?;
+    limits::raise(None, &spec.process)?;
     move_into_thread_name_spaces(container, NAMESPACES).step("enter the container's namespaces")?;
     identity::assume(0, 0, &[]).step("become root of its user namespace")?;
     begin_session()?;
-    let terminal = spec.terminal.map(|size| Terminal::open(size, spec.uid)).transpose()?;
-    Program::from(spec).run(ends, terminal.as_ref())
+    let terminal = spec.terminal.map(|size| Terminal::open(size, spec.process.uid)).transpose()?;
+    Program { spec: &spec.process, init: false }.run(ends, terminal.as_ref())
 }

@@ -12,8 +12,9 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::WaitOptions;
 use sampan_sys::clone::{Namespaces, clone};
 use sampan_sys::signal::SignalEvents;
-use sampan_sys::{identity, pidfd, process, seccomp, title};
+use sampan_sys::{pidfd, process, seccomp, title};
 
+use super::program::Program;
 use super::{FAILED, Step as _, Stopped};
 use crate::wire::Failure;
 
@@ -24,7 +25,8 @@ const CHILD_ENDED: i32 = rustix::process::Signal::CHILD.as_raw();
 pub(super) fn stay(
     keep: &[BorrowedFd<'_>],
     terminal: Option<BorrowedFd<'_>>,
-    filter: &seccomp::Program,
+    what: &Program<'_>,
+    filter: Option<&seccomp::Program>,
     program: impl FnOnce() -> u8,
 ) -> Result<Infallible, Stopped> {
     let step = "make its first process";
@@ -42,20 +44,23 @@ pub(super) fn stay(
     drop(waiting);
     let pid = cloned.pid;
     std::mem::forget(cloned); // its descriptor goes with all others
-    process::exit(hand_on(pid, filter).unwrap_or(FAILED))
+    process::exit(hand_on(pid, what, filter).unwrap_or(FAILED))
 }
 
 fn watch_all() -> std::io::Result<SignalEvents> {
     SignalEvents::watch(&(1..=64).collect::<Vec<_>>())
 }
 
-fn hand_on(program: rustix::process::Pid, filter: &seccomp::Program) -> Result<u8, Failure> {
+fn hand_on(
+    program: rustix::process::Pid,
+    what: &Program<'_>,
+    filter: Option<&seccomp::Program>,
+) -> Result<u8, Failure> {
     let step = "be its first process";
     // with its end of the supervisor's socket: whether the program was executed is the program's to tell
     process::close_from(0).step(step)?;
     title::set(c"sampan-init").step(step)?;
-    identity::set_no_new_privileges().step(step)?;
-    seccomp::install(filter).step(step)?;
+    what.confine(filter)?;
     let signals = watch_all().step(step)?;
     // nobody but this process reaps it, so the pid is still its own
     let program_fd = pidfd::open(program.as_raw_nonzero().get().cast_unsigned()).step(step)?;

@@ -1,53 +1,32 @@
 //! The last part of every program's way into a container, its first one's and each further one's: capabilities, user,
-//! working directory, descriptors, filter, `execve`.
+//! working directory, descriptors, limits, filter, `execve`.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode};
-use rustix::process::{Resource, Rlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use sampan_sys::process::{self, Strings};
 use sampan_sys::{frame, identity, seccomp};
 
 use super::terminal::Terminal;
-use super::{EXECUTING, Ends, Step as _, Stopped, init, report};
+use super::{EXECUTING, Ends, Step as _, Stopped, init, limits, report};
 use crate::defaults;
-use crate::wire::{ExecSpec, Failure, StartSpec};
+use crate::wire::{Capabilities, Failure, ProcessSpec};
 
 /// What is executed, and as whom.
-pub(super) struct Program<'spec> {
-    args: &'spec [String],
-    env: &'spec [String],
-    cwd: &'spec str,
-    uid: u32,
-    gid: u32,
-    groups: &'spec [u32],
-    capabilities: u64,
-    seccomp: &'spec str,
+pub(crate) struct Program<'spec> {
+    /// All that is asked of it.
+    pub spec: &'spec ProcessSpec,
     /// Its parent is a first process of ours.
-    init: bool,
+    pub init: bool,
 }
 
-impl<'spec> From<&'spec StartSpec> for Program<'spec> {
-    fn from(spec: &'spec StartSpec) -> Self {
-        let StartSpec { args, env, cwd, uid, gid, groups, capabilities, seccomp, init, .. } = spec;
-        Self { args, env, cwd, uid: *uid, gid: *gid, groups, capabilities: *capabilities, seccomp, init: *init }
-    }
-}
-
-impl<'spec> From<&'spec ExecSpec> for Program<'spec> {
-    fn from(spec: &'spec ExecSpec) -> Self {
-        let ExecSpec { args, env, cwd, uid, gid, groups, capabilities, seccomp, .. } = spec;
-        Self { args, env, cwd, uid: *uid, gid: *gid, groups, capabilities: *capabilities, seccomp, init: false }
-    }
-}
-
-/// A session of its own, a keyring of its own, and a program's usual limit of open files.
-pub(super) fn begin_session() -> Result<(), Failure> {
+/// A session and a keyring of its own.
+pub(crate) fn begin_session() -> Result<(), Failure> {
     rustix::process::setsid().step("begin a session")?;
-    leave_keyring()?;
-    lower_file_limit()
+    leave_keyring()
 }
 
 fn leave_keyring() -> Result<(), Failure> {
@@ -58,40 +37,37 @@ fn leave_keyring() -> Result<(), Failure> {
     }
 }
 
-/// The supervisor needs many descriptors; a program that asks for none gets what systemd and Docker (29) give, since
-/// some walk through all that they might have. It may raise the limit itself up to the supervisor's.
-fn lower_file_limit() -> Result<(), Failure> {
-    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let current = Some(maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)));
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum }).step("limit its open files")
-}
-
-const OPEN_FILES: u64 = 1024;
 const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
 const ENOSYS: i32 = rustix::io::Errno::NOSYS.raw_os_error();
 
 impl Program<'_> {
     /// Becomes it: coming from root of the container's user namespace, in its root file system.
     pub fn run(&self, ends: &Ends<'_>, terminal: Option<&Terminal>) -> Result<Infallible, Stopped> {
-        let filter = seccomp::Program::from_hex(self.seccomp)
-            .map_err(|error| Failure::because("read the seccomp filter", error.to_string()))?;
-        identity::limit_capabilities(self.capabilities).step("limit capabilities")?;
-        identity::assume(self.uid, self.gid, self.groups)
-            .step(&format!("become user {} and group {}", self.uid, self.gid))?;
-        identity::set_capabilities(if self.uid == 0 { self.capabilities } else { 0 }).step("set capabilities")?;
+        let ProcessSpec { uid, gid, groups, capabilities, no_new_privileges, .. } = self.spec;
+        let filter = self.spec.seccomp.as_deref().map(seccomp::Program::from_hex).transpose();
+        let filter = filter.map_err(|error| Failure::because("read the seccomp filter", error.to_string()))?;
+        // what a filter costs where new privileges are not given up
+        let for_filter = if filter.is_some() && !no_new_privileges { SYS_ADMIN } else { 0 };
+        identity::limit_capabilities(capabilities.bounding).step("limit capabilities")?;
+        if *uid != 0 && (capabilities.permitted | for_filter) != 0 {
+            identity::keep_capabilities().step("keep capabilities")?;
+        }
+        identity::assume(*uid, *gid, groups).step(&format!("become user {uid} and group {gid}"))?;
+        set_capabilities(capabilities, for_filter)?;
         // again: another user may be told apart from the one who closed it (`fs.suid_dumpable`), and `execve` opens it
         process::set_dumpable(false).step("close itself to others")?;
-        enter_directory(self.cwd)?;
+        enter_directory(&self.spec.cwd)?;
+        let filter = filter.as_ref();
         if !self.init {
-            return self.execute(ends, terminal, &filter);
+            return self.execute(ends, terminal, filter);
         }
         let keep: Vec<_> = ends
             .all()
             .into_iter()
             .chain(terminal.iter().flat_map(|it| [it.master.as_fd(), it.slave.as_fd()]))
             .collect();
-        init::stay(&keep, terminal.map(|it| it.slave.as_fd()), &filter, || {
-            let Err(stopped) = self.execute(ends, terminal, &filter);
+        init::stay(&keep, terminal.map(|it| it.slave.as_fd()), self, filter, || {
+            let Err(stopped) = self.execute(ends, terminal, filter);
             report(stopped, ends)
         })
     }
@@ -100,15 +76,16 @@ impl Program<'_> {
         &self,
         ends: &Ends<'_>,
         terminal: Option<&Terminal>,
-        filter: &seccomp::Program,
+        filter: Option<&seccomp::Program>,
     ) -> Result<Infallible, Stopped> {
-        let name = self.args.first().ok_or_else(|| Failure::because("execute", "there is no command"))?;
+        let ProcessSpec { args, env, umask, .. } = self.spec;
+        let name = args.first().ok_or_else(|| Failure::because("execute", "there is no command"))?;
         let step = format!("execute {name}");
-        let arguments = Strings::new(self.args).step(&step)?;
-        let environment = Strings::new(self.env).step(&step)?;
-        let candidates = candidates(name, self.env);
+        let arguments = Strings::new(args).step(&step)?;
+        let environment = Strings::new(env).step(&step)?;
+        let candidates = candidates(name, env);
 
-        rustix::process::umask(Mode::from_raw_mode(0o022));
+        rustix::process::umask(Mode::from_raw_mode(*umask));
         let (streams, handed): ([BorrowedFd<'_>; 3], Vec<BorrowedFd<'_>>) = match terminal {
             Some(Terminal { master, slave }) => ([slave.as_fd(); 3], vec![master.as_fd(), slave.as_fd()]),
             None => (ends.streams.ok_or_else(|| Failure::because(&step, "it was given no streams"))?, Vec::new()),
@@ -117,8 +94,8 @@ impl Program<'_> {
         frame::send(ends.socket, EXECUTING, &handed).step("speak to the supervisor")?;
         process::place_descriptors(&streams).step("open standard input and output")?;
         process::reset_signals();
-        identity::set_no_new_privileges().step("give up new privileges")?;
-        seccomp::install(filter).step("install the seccomp filter")?;
+        limits::set(&self.spec.limits)?;
+        self.confine(filter)?;
 
         // as execvp: what may not be executed is passed over, and told if nothing else is found
         let mut failure = Failure::because(&step, format!("{name} was not found in PATH"));
@@ -148,6 +125,35 @@ impl Program<'_> {
         }
         Err(failure.into())
     }
+}
+
+impl Program<'_> {
+    /// New privileges and system calls, given up: nothing but `execve` comes after it.
+    pub(super) fn confine(&self, filter: Option<&seccomp::Program>) -> Result<(), Failure> {
+        let ProcessSpec { capabilities, no_new_privileges, .. } = self.spec;
+        if *no_new_privileges {
+            identity::set_no_new_privileges().step("give up new privileges")?;
+        }
+        let Some(filter) = filter else { return Ok(()) };
+        seccomp::install(filter).step("install the seccomp filter")?;
+        if !no_new_privileges && capabilities.permitted & SYS_ADMIN == 0 {
+            set_capabilities(capabilities, 0)?;
+        }
+        Ok(())
+    }
+}
+
+const SYS_ADMIN: u64 = CapabilitySet::SYS_ADMIN.bits();
+
+/// `beside`: what it keeps for itself until it is confined.
+fn set_capabilities(capabilities: &Capabilities, beside: u64) -> Result<(), Failure> {
+    let Capabilities { effective, permitted, inheritable, ambient, .. } = *capabilities;
+    let sets = CapabilitySets {
+        effective: CapabilitySet::from_bits_retain(effective | beside),
+        permitted: CapabilitySet::from_bits_retain(permitted | beside),
+        inheritable: CapabilitySet::from_bits_retain(inheritable),
+    };
+    identity::set_capabilities(sets, ambient).step("set capabilities")
 }
 
 const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();

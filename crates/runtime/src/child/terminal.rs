@@ -16,7 +16,7 @@ use super::Step as _;
 use crate::wire::Failure;
 
 /// Both ends.
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     /// Read and written by whoever sits in front of it. It does not block: all who have it share one open file.
     pub master: OwnedFd,
     /// The program's.

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use sampan_model::IdRange;
 use sampan_sys::clone::clone;
 use sampan_sys::{frame, pidfd};
 
@@ -20,7 +21,7 @@ use super::output::{Output, Pipes};
 use super::role::KILL;
 use super::starting::{Asked, Starting};
 use crate::child::{self, Ends, NAMESPACES};
-use crate::wire::{Failure, Phase, StartSpec};
+use crate::wire::{Failure, Phase, ProcessSpec, StartSpec};
 
 /// A container.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl Container {
     /// Makes the child and lets it come as far as it gets without its root file system.
     pub fn make(spec: &StartSpec, server: Option<&ServerNamespaces>, null: BorrowedFd<'_>) -> Result<Made, Failure> {
         let at = |step: &'static str| move |error: io::Error| Failure::at(step, &error);
-        let (uid, gid) = (spec.ids.start.saturating_add(spec.uid), spec.ids.start.saturating_add(spec.gid));
+        let (uid, gid) = on_host(spec.ids, &spec.process);
         let Streams { output, stdin, theirs: streams } = Streams::make(spec, uid, gid).map_err(at("make pipes"))?;
         let (socket, theirs) = frame::pair().map_err(at("make a socket"))?;
         let streams = streams.as_ref().map(|(stdin, [stdout, stderr])| {
@@ -85,6 +86,7 @@ impl Container {
             if server.is_none() {
                 namespaces::write_maps(pid, spec.ids)?;
             }
+            child::limits::raise(Some(cloned.pid), &spec.process)?;
             let namespaces = (namespaces::of(pid, "user")?, namespaces::of(pid, "net")?);
             frame::send(socket.as_fd(), child::MAPPED, &[]).map_err(at("speak to the child"))?;
             Ok(namespaces)
@@ -188,6 +190,11 @@ impl Container {
     fn last_words(self) -> Option<Failure> {
         self.starting?.last_words()
     }
+}
+
+/// A process's user and group on the host.
+fn on_host(ids: IdRange, process: &ProcessSpec) -> (u32, u32) {
+    (ids.start.saturating_add(process.uid), ids.start.saturating_add(process.gid))
 }
 
 /// A container's standard input and output as they begin: none, where it is to have a terminal.

@@ -148,7 +148,7 @@ fn become_role(
         process::reset_signals();
         identity::limit_capabilities(0)?;
         identity::assume(id, id, &[])?;
-        identity::set_capabilities(0)?;
+        identity::drop_capabilities()?;
         identity::set_no_new_privileges()?;
         process::set_dumpable(false)?;
         Ok(file)

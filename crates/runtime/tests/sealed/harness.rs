@@ -13,7 +13,9 @@ use sampan_model::{ContainerId, IdRange};
 use sampan_runtime::cgroup::{Cgroups, ContainerGroup, Group, Limits, Mounts};
 use sampan_runtime::link::{Link, LinkError};
 use sampan_runtime::supervisor::{self, SupervisorConfig};
-use sampan_runtime::wire::{CgroupMounts, Ended, Event, Failure, Reply, Request, StartSpec, Welcome};
+use sampan_runtime::wire::{
+    Capabilities, CgroupMounts, Ended, Event, Failure, ProcessSpec, Reply, Request, StartSpec, Welcome,
+};
 use sampan_runtime::{defaults, rootfs, seccomp};
 use sampan_sys::{frame, process};
 
@@ -71,6 +73,24 @@ impl Layer {
 const ELF_OF_ANOTHER_MACHINE: &str = "\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x2b\0\x01\0\0\0\0\0\0\0\0\0\0\0@\0\0\0\0\0\0\0\
                                       \0\0\0\0\0\0\0\0\0\0\0\0@\08\0\x01\0\0\0\0\0\0\0";
 
+/// A process of root that does `words` (see `inside`), sealed as any.
+pub fn process(words: &[&str]) -> ProcessSpec {
+    ProcessSpec {
+        args: ["/probe", "inside"].iter().chain(words).map(ToString::to_string).collect(),
+        env: vec!["PATH=/usr/bin:/bin".into(), "GREETING=hello".into()],
+        cwd: "/work/here".into(),
+        uid: 0,
+        gid: 0,
+        groups: vec![],
+        umask: defaults::UMASK,
+        capabilities: Capabilities::of_user(0, defaults::DEFAULT_CAPABILITIES),
+        no_new_privileges: true,
+        seccomp: Some(seccomp::docker_default(defaults::DEFAULT_CAPABILITIES).to_hex()),
+        limits: vec![],
+        oom_score_adj: None,
+    }
+}
+
 /// A supervisor and its daemon's end. Ended, with all that runs on it, when it is dropped.
 pub struct Machine<'layer> {
     pub layer: &'layer Layer,
@@ -124,17 +144,10 @@ impl<'layer> Machine<'layer> {
         StartSpec {
             id: ContainerId::from_bytes(id),
             host_name: "courses-1".into(),
-            args: ["/probe", "inside"].iter().chain(words).map(ToString::to_string).collect(),
-            env: vec!["PATH=/usr/bin:/bin".into(), "GREETING=hello".into()],
-            cwd: "/work/here".into(),
-            uid: 0,
-            gid: 0,
-            groups: vec![],
+            process: process(words),
             ids: IdRange { start: 3_000_000_000 + number * 65_536, length: 65_536 },
             cgroup_files: vec![],
             cgroup_mounts: CgroupMounts::V1 { hierarchies: vec![], unified: false },
-            capabilities: defaults::DEFAULT_CAPABILITIES,
-            seccomp: seccomp::docker_default(defaults::DEFAULT_CAPABILITIES).to_hex(),
             masked_paths: defaults::masked_paths(),
             readonly_paths: defaults::readonly_paths(),
             server: None,

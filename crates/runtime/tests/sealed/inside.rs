@@ -39,6 +39,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             "read" => std::fs::read_to_string(of).map_or_else(text, |text| text.trim().replace('\n', " ")),
             "length" => std::fs::read(of).map_or_else(text, |bytes| bytes.len().to_string()),
             "status" => status(of),
+            "limit" => limit(of),
             "write" => std::fs::write(of, "x").map_or_else(text, |()| "ok".into()),
             "open" => std::fs::File::options().write(true).open(of).map_or_else(text, |_| "ok".into()),
             "setuid" => std::fs::copy("/probe", of)
@@ -137,4 +138,10 @@ fn status(key: &str) -> String {
     let status = std::fs::read_to_string("/proc/self/status").expect("status");
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
     line.unwrap_or("none").trim().to_owned()
+}
+
+fn limit(name: &str) -> String {
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("limits");
+    let line = limits.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or("none").split_whitespace().collect::<Vec<_>>().join(" ")
 }

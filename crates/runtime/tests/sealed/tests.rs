@@ -8,6 +8,7 @@ use crate::harness::{Layer, Machine};
 
 mod lifecycle;
 mod mounts;
+mod processes;
 mod sealed;
 mod servers;
 mod streams;
@@ -32,6 +33,7 @@ pub fn run(filter: Option<&str>) -> ExitCode {
         .iter()
         .chain(lifecycle::TESTS)
         .chain(mounts::TESTS)
+        .chain(processes::TESTS)
         .chain(servers::TESTS)
         .chain(streams::TESTS)
         .filter(|(name, _)| name.contains(filter))
@@ -57,5 +59,5 @@ fn check_spec(machine: &Machine<'_>, spec: &sampan_runtime::wire::StartSpec, cas
         .iter()
         .map(|(word, found)| format!("{}: {found}", word.split_once('=').map_or(*word, |(what, _)| what)))
         .collect();
-    assert_eq!((code, lines), (Some(0), expected), "{:?}", spec.args);
+    assert_eq!((code, lines), (Some(0), expected), "{:?}", spec.process.args);
 }

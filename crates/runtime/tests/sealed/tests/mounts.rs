@@ -66,7 +66,7 @@ fn check(
     make: impl FnOnce(BorrowedFd<'_>) -> Vec<OwnedFd>,
     cases: &[(&str, &str)],
 ) {
-    spec.args.extend(cases.iter().map(|(word, _)| (*word).to_owned()));
+    spec.process.args.extend(cases.iter().map(|(word, _)| (*word).to_owned()));
     start(machine, spec, make).unwrap_or_else(|failure| panic!("{failure}"));
     let ended = machine.exited(&spec.id);
     machine.logged(&spec.id);
@@ -74,7 +74,7 @@ fn check(
     let lines = machine.output(&spec.id);
     let name = |word: &str| word.split_once('=').map_or(word.to_owned(), |(what, _)| what.to_owned());
     let expected: Vec<String> = cases.iter().map(|(word, found)| format!("{}: {found}", name(word))).collect();
-    assert_eq!((ended.exit_code, lines), (Some(0), expected), "{:?}", spec.args);
+    assert_eq!((ended.exit_code, lines), (Some(0), expected), "{:?}", spec.process.args);
 }
 
 fn mounts_lie_in_their_order_and_the_root_is_read_only(layer: &Layer) {
@@ -181,7 +181,7 @@ fn a_caller_s_bind_gives_no_more_than_the_caller_has(layer: &Layer) {
     // as root inside, with all the capabilities a container has, and as a user
     for user in [0, 1000] {
         let mut spec = machine.spec(&[]);
-        (spec.uid, spec.gid) = (user, user);
+        (spec.process.uid, spec.process.gid) = (user, user);
         spec.mounts = vec![point("/x", DIRECTORY)];
         let ids = spec.ids;
         let one = |outside| IdMap { inside: CALLER, outside: ids.start + outside, length: 1 };
@@ -253,7 +253,7 @@ fn a_first_process_of_ours(layer: &Layer) {
     assert_eq!(machine.exited(&spec.id).exit_code, Some(143));
 
     let mut spec = with_init(&[]);
-    spec.args = vec!["/none".into()];
+    spec.process.args = vec!["/none".into()];
     let failure = machine.start_container(&spec).expect_err("there is no such program");
     assert_eq!(failure.errno, 2, "{failure}");
     machine.call(Request::Forget { id: spec.id }, &[]).expect("forget");

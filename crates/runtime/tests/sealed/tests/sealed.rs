@@ -132,7 +132,7 @@ fn users_are_users(layer: &Layer) {
         "write=/etc/x",
         "open=/dev/stderr",
     ]);
-    (spec.uid, spec.gid, spec.groups) = (1000, 1001, vec![1002]);
+    (spec.process.uid, spec.process.gid, spec.process.groups) = (1000, 1001, vec![1002]);
     check_spec(
         &machine,
         &spec,
@@ -175,9 +175,9 @@ fn what_it_writes_is_its_own(layer: &Layer) {
 
     // what it wrote is there at its next start, under other ids
     spec.ids.start += 655_360;
-    spec.args.truncate(3);
+    spec.process.args.truncate(3);
     machine.run(&spec);
-    spec.args[2] = "owner=/made".into();
+    spec.process.args[2] = "owner=/made".into();
     assert_eq!(machine.run(&spec).1.last().map(String::as_str), Some("owner: 5:6 100644"));
 }
 
@@ -207,8 +207,8 @@ fn what_cannot_be_executed_says_why(layer: &Layer) {
         (vec!["/probe"], "/probe", 17, "make the working directory /probe"),
     ] {
         let mut spec = machine.spec(&[]);
-        spec.args = args.into_iter().map(str::to_owned).collect();
-        spec.cwd = cwd.into();
+        spec.process.args = args.into_iter().map(str::to_owned).collect();
+        spec.process.cwd = cwd.into();
         let failure = machine.start_container(&spec).expect_err("no program");
         assert_eq!((failure.step.as_str(), failure.errno), (step, errno), "{failure}");
         if step == "execute script" {
@@ -226,7 +226,7 @@ fn what_cannot_be_sealed_says_why(layer: &Layer) {
     assert_eq!((failure.step.as_str(), failure.errno), ("join cgroup /sys/fs/cgroup/no-such/tasks", 2));
 
     let mut spec = machine.spec(&["exit=0"]);
-    spec.seccomp = "00".into();
+    spec.process.seccomp = Some("00".into());
     let failure = machine.start_container(&spec).expect_err("no filter");
     assert_eq!(failure.step, "read the seccomp filter");
 }

@@ -125,7 +125,7 @@ fn no_server_no_container(layer: &Layer) {
     // what a container cannot do fails as on a server of its own
     let (server, _) = make(&machine, &like);
     let mut spec = on(&machine, &server, &like, &[]);
-    spec.args = vec!["/nowhere".into()];
+    spec.process.args = vec!["/nowhere".into()];
     let (_, fds) = machine.create(&spec).expect("a child");
     let failure = machine.go(&spec, &fds).expect_err("there is no such program");
     assert_eq!((failure.step.as_str(), failure.errno), ("execute /nowhere", 2));

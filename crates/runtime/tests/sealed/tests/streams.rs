@@ -12,11 +12,11 @@ use sampan_model::ContainerId;
 use sampan_model::view::{LogFrame, TerminalSize};
 use sampan_runtime::defaults::DEFAULT_CAPABILITIES;
 use sampan_runtime::supervisor;
-use sampan_runtime::wire::{Event, ExecSpec, Failure, Reply, Request, StartSpec};
+use sampan_runtime::wire::{Event, ExecSpec, Failure, ProcessSpec, Reply, Request, StartSpec};
 
 use super::lifecycle::{kill, reap_orphan};
 use super::{Layer, Machine, Test};
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, process};
 
 pub(super) const TESTS: &[Test] = &[
     ("a_follower_gets_every_byte", a_follower_gets_every_byte),
@@ -194,7 +194,7 @@ fn input_is_piped_to_its_end(layer: &Layer) {
     let mut spec = machine.spec(&["cat", "exit=0"]);
     assert!(spec.terminal.is_none());
     spec.stdin = true;
-    spec.uid = 1000;
+    spec.process.uid = 1000;
     let followed = start_followed(&machine, &spec);
     let to = input(&machine, &spec.id).expect("an input");
     // every byte there is, in no order that repeats soon
@@ -255,7 +255,7 @@ fn a_terminal_is_its_own(layer: &Layer) {
         "fds",
     ]);
     spec.terminal = Some(SIZE);
-    spec.uid = 1000;
+    spec.process.uid = 1000;
     let mut followed = start_followed(&machine, &spec);
     let said = wait_for_words(&mut followed, "open: ok");
     for words in ["tty: 33 77\r\n", "owner: 1000:5 20620\r\n", "list: 0 ptmx\r\n", "open: ok\r\n"] {
@@ -294,15 +294,13 @@ fn a_terminal_s_last_words_are_heard(layer: &Layer) {
 fn exec_spec(of: &StartSpec, words: &[&str]) -> ExecSpec {
     ExecSpec {
         id: of.id.clone(),
-        args: ["/probe", "inside"].iter().chain(words).map(ToString::to_string).collect(),
-        env: vec!["PATH=/bin".into(), "FROM=exec".into()],
-        cwd: "/".into(),
-        uid: 0,
-        gid: 0,
-        groups: vec![],
+        process: ProcessSpec {
+            env: vec!["PATH=/bin".into(), "FROM=exec".into()],
+            cwd: "/".into(),
+            seccomp: of.process.seccomp.clone(),
+            ..process(words)
+        },
         cgroup_files: of.cgroup_files.clone(),
-        capabilities: DEFAULT_CAPABILITIES,
-        seccomp: of.seccomp.clone(),
         terminal: None,
     }
 }
@@ -358,7 +356,7 @@ fn one_more_process_is_as_sealed(layer: &Layer) {
             "exit=5",
         ],
     );
-    more.cwd = "/work".into();
+    more.process.cwd = "/work".into();
     let capabilities = format!("{DEFAULT_CAPABILITIES:016x}");
     let expected = format!(
         "pid: 2\nprocesses: 2\ncwd: /work\nenv: PATH=/bin FROM=exec\nfds: 0 1 2 3\nids: 0 0 []\nsession: 2\nstatus: 2\n\
@@ -367,7 +365,7 @@ fn one_more_process_is_as_sealed(layer: &Layer) {
     assert_eq!(run_exec(&machine, &more), (Some(5), expected));
 
     let mut user = exec_spec(&spec, &["ids", "status=CapEff", "read=/etc/secret"]);
-    (user.uid, user.gid, user.groups) = (1000, 1001, vec![44]);
+    (user.process.uid, user.process.gid, user.process.groups) = (1000, 1001, vec![44]);
     let expected = "ids: 1000 1001 [44]\nstatus: 0000000000000000\nread: permission denied\n";
     assert_eq!(run_exec(&machine, &user), (Some(0), expected.to_owned()));
 
@@ -403,11 +401,11 @@ fn one_more_process_says_why_not(layer: &Layer) {
     let (_, fds) = machine.create(&spec).expect("a child");
     refused(&|_| {}, 0, "is being started");
     machine.go(&spec, &fds).expect("a start");
-    refused(&|more| more.args = vec!["nowhere".into()], 2, "execute nowhere: nowhere was not found in PATH");
-    refused(&|more| more.args = vec!["/bin/not-executable".into()], 13, "execute /bin/not-executable");
-    refused(&|more| more.args = vec!["/bin/no-program".into()], 8, "execute");
-    refused(&|more| more.cwd = "/nowhere".into(), 2, "enter the working directory /nowhere");
-    refused(&|more| more.cwd = "/proc/self/fd/3".into(), 2, "enter the working directory");
+    refused(&|more| more.process.args = vec!["nowhere".into()], 2, "execute nowhere: nowhere was not found in PATH");
+    refused(&|more| more.process.args = vec!["/bin/not-executable".into()], 13, "execute /bin/not-executable");
+    refused(&|more| more.process.args = vec!["/bin/no-program".into()], 8, "execute");
+    refused(&|more| more.process.cwd = "/nowhere".into(), 2, "enter the working directory /nowhere");
+    refused(&|more| more.process.cwd = "/proc/self/fd/3".into(), 2, "enter the working directory");
     machine.call(Request::Signal { id: spec.id.clone(), signal: 9 }, &[]).expect("a signal");
     machine.exited(&spec.id);
     refused(&|_| {}, 0, "has ended");
@@ -437,7 +435,7 @@ fn one_more_process_at_a_terminal(layer: &Layer) {
     machine.start_container(&spec).expect("a start");
     let mut more = exec_spec(&spec, &["tty", "line", "tty", "fds", "exit=9"]);
     more.terminal = Some(SIZE);
-    more.uid = 1000;
+    more.process.uid = 1000;
     let (pid, _, fds) = exec(&machine, &more).expect("one more");
     let [_process, master]: [OwnedFd; 2] = fds.try_into().expect("it and its terminal");
     let master = File::from(master);
