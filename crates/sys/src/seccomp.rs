@@ -5,24 +5,31 @@
 //! that compares call numbers one after the other costs 0.99 ms to install where a search tree costs 0.24
 //! (`kernel.md` 9). It compiles once and hands the program on as bytes; the process that installs it allocates nothing.
 //!
-//! Deliberately absent: profiles (which calls are allowed is `runtime::seccomp`'s business), user notification, and
-//! big-endian machines.
+//! Deliberately absent: which calls are good for whom (`runtime::seccomp` has Docker's table, a [`Profile`] what somebody
+//! else wrote), who answers the notifications of a listener, and big-endian machines.
 //!
 //! Words: a **rule** is an action under conditions on the arguments, all of which must hold; a number's rules are
-//! tried in their order and the first that holds decides; else the filter's **default** does. Numbers beyond
-//! `last_known` that have no rule get `unknown`: a program that probes for a newer system call must see ENOSYS
-//! and fall back, where EPERM would make it give up (runc does the same since 1.0-rc93). The x32 ABI, whose numbers are
-//! those of x86-64 with bit 30 set, ends there as well: it answers ENOSYS, as on a kernel built without it.
+//! tried in their order and the first that holds decides; else the filter's **default** does. Numbers beyond an
+//! architecture's `last_known` that have no rule get `unknown`: a program that probes for a newer system call must see
+//! ENOSYS and fall back, where EPERM would make it give up (runc does the same since 1.0-rc93). The x32 ABI, whose
+//! numbers are those of x86-64 with bit 30 set, answers ENOSYS, as on a kernel built without it, unless the filter names
+//! it: a list of what is forbidden must not be got around through it.
 //! A call from an architecture that the filter does not name kills the process.
 
 mod architecture;
 mod compile;
+mod profile;
 mod program;
+#[cfg(test)]
+mod simulator;
 
 use std::collections::BTreeMap;
 
-pub use architecture::Architecture;
-pub use program::{Program, install};
+pub use architecture::{Architecture, UnknownArchitecture};
+pub use profile::{
+    ACTIONS, ARCHITECTURES, Argument, Call, Compiled, FLAGS, OPERATORS, Profile, ProfileError, supported_flags,
+};
+pub use program::{Flags, Program, install, install_with};
 
 /// The longest program the kernel takes, in instructions (`BPF_MAXINSNS`).
 pub const INSTRUCTIONS_MAX: usize = 4096;
@@ -60,6 +67,12 @@ pub enum Action {
     Log,
     /// The thread gets SIGSYS.
     Trap,
+    /// A tracer is asked, and gets this number; without one it fails with ENOSYS.
+    Trace(u16),
+    /// Who holds the filter's listener decides ([`install_with`]).
+    Notify,
+    /// The thread is killed.
+    KillThread,
     /// The whole process is killed.
     KillProcess,
 }
@@ -72,6 +85,9 @@ impl Action {
             Self::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno.min(4095)),
             Self::Log => libc::SECCOMP_RET_LOG,
             Self::Trap => libc::SECCOMP_RET_TRAP,
+            Self::Trace(number) => libc::SECCOMP_RET_TRACE | u32::from(number),
+            Self::Notify => libc::SECCOMP_RET_USER_NOTIF,
+            Self::KillThread => libc::SECCOMP_RET_KILL_THREAD,
             Self::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,
         }
     }
@@ -102,6 +118,20 @@ pub enum Test {
 }
 
 impl Test {
+    /// The same of an argument of 32 bits: what a 32-bit program can pass, and libseccomp compares.
+    fn narrowed(self) -> Self {
+        let low = |value: u64| value & 0xffff_ffff;
+        match self {
+            Self::Equal(value) => Self::Equal(low(value)),
+            Self::NotEqual(value) => Self::NotEqual(low(value)),
+            Self::Greater(value) => Self::Greater(low(value)),
+            Self::GreaterEqual(value) => Self::GreaterEqual(low(value)),
+            Self::Less(value) => Self::Less(low(value)),
+            Self::LessEqual(value) => Self::LessEqual(low(value)),
+            Self::MaskedEqual { mask, value } => Self::MaskedEqual { mask: low(mask), value: low(value) },
+        }
+    }
+
     /// Whether it holds of an argument.
     pub fn holds(self, argument: u64) -> bool {
         match self {
@@ -139,25 +169,45 @@ pub struct Rule {
 pub struct Filter {
     default: Action,
     unknown: Action,
-    last_known: u32,
-    architectures: Vec<(Architecture, BTreeMap<u32, Vec<Rule>>)>,
+    tables: Vec<Table>,
 }
+
+/// What becomes of the calls of one architecture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Table {
+    architecture: Architecture,
+    last_known: u32,
+    rules: BTreeMap<u32, Vec<Rule>>,
+}
+
+/// Where the numbers of the x32 ABI begin (`__X32_SYSCALL_BIT`).
+const X32_BEGIN: u32 = 0x4000_0000;
+/// What they get where the filter does not name that ABI.
+const NO_X32: Action = Action::Errno(libc::ENOSYS as u16);
 
 impl Filter {
     /// A filter without rules over these architectures. `default` is for numbers up to and including `last_known`,
     /// `unknown` for those beyond.
     pub fn new(architectures: &[Architecture], default: Action, last_known: u32, unknown: Action) -> Self {
-        let architectures = architectures.iter().map(|&architecture| (architecture, BTreeMap::new())).collect();
-        Self { default, unknown, last_known, architectures }
+        let table = |&architecture: &Architecture| Table { architecture, last_known, rules: BTreeMap::new() };
+        Self { default, unknown, tables: architectures.iter().map(table).collect() }
+    }
+
+    /// The last number of one architecture that gets `default`.
+    pub fn known_to(&mut self, architecture: Architecture, last_known: u32) {
+        if let Some(table) = self.tables.iter_mut().find(|table| table.architecture == architecture) {
+            table.last_known = last_known;
+        }
     }
 
     /// Add a rule for the system call of this name, after those it has, on each architecture that has such a call.
     /// Returns on how many: 0 may be a misspelling.
     pub fn rule(&mut self, name: &str, conditions: &[Condition], action: Action) -> usize {
         let mut found = 0;
-        for (architecture, rules) in &mut self.architectures {
-            if let Some(number) = architecture.number(name) {
-                rules.entry(number).or_default().push(Rule { conditions: conditions.to_vec(), action });
+        for table in &mut self.tables {
+            if let Some(number) = table.architecture.number(name) {
+                let conditions = table.architecture.conditions(conditions);
+                table.rules.entry(number).or_default().push(Rule { conditions, action });
                 found += 1;
             }
         }
@@ -166,8 +216,8 @@ impl Filter {
 
     /// Add a rule for a number of one architecture, after those it has.
     pub fn rule_for_number(&mut self, architecture: Architecture, number: u32, rule: Rule) {
-        if let Some((_, rules)) = self.architectures.iter_mut().find(|(named, _)| *named == architecture) {
-            rules.entry(number).or_default().push(rule);
+        if let Some(table) = self.tables.iter_mut().find(|table| table.architecture == architecture) {
+            table.rules.entry(number).or_default().push(rule);
         }
     }
 
@@ -179,21 +229,34 @@ impl Filter {
         compile::compile(self)
     }
 
-    /// What becomes of one call, read rule by rule: what the program must do, and what a test of a profile asks.
+    /// What becomes of one call, read rule by rule: what the program must do, and what a test of a profile asks. The
+    /// number is as the kernel has it: an x32 call is one of x86-64 with bit 30 set.
     pub fn action(&self, architecture: Architecture, number: u32, arguments: [u64; 6]) -> Action {
-        let Some((_, rules)) = self.architectures.iter().find(|(named, _)| *named == architecture) else {
-            return Action::KillProcess;
+        let x32 = architecture.audit() == Architecture::X32.audit() && number >= X32_BEGIN;
+        let architecture = match architecture {
+            Architecture::X86_64 if x32 => Architecture::X32,
+            Architecture::X32 if !x32 => Architecture::X86_64,
+            same => same,
         };
+        let Some(table) = self.table(architecture) else {
+            return if x32 && self.table(Architecture::X86_64).is_some() { NO_X32 } else { Action::KillProcess };
+        };
+        let number = if x32 { number - X32_BEGIN } else { number };
         let holds = |condition: &Condition| {
             arguments.get(usize::from(condition.argument)).is_some_and(|&argument| condition.test.holds(argument))
         };
-        rules
+        table
+            .rules
             .get(&number)
             .and_then(|rules| rules.iter().find(|rule| rule.conditions.iter().all(holds)))
-            .map_or_else(|| self.otherwise(number), |rule| rule.action)
+            .map_or_else(|| self.otherwise(table, number), |rule| rule.action)
     }
 
-    fn otherwise(&self, number: u32) -> Action {
-        if number > self.last_known { self.unknown } else { self.default }
+    fn table(&self, architecture: Architecture) -> Option<&Table> {
+        self.tables.iter().find(|table| table.architecture == architecture)
+    }
+
+    fn otherwise(&self, table: &Table, number: u32) -> Action {
+        if number > table.last_known { self.unknown } else { self.default }
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!         ld arch
 //!         jeq X86_64 ─▶ ld nr ─▶ tree of `jge` over ranges that share an outcome ─▶ ret | rules of one number
+//!                                (x32 is in it, from bit 30 on)
 //!         jeq X86    ─▶ ld nr ─▶ …
 //!         ret kill
 //! ```
@@ -13,39 +14,63 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Action, Condition, Filter, Program, Rule, SeccompError, Test};
+use super::{Action, Architecture, Condition, Filter, NO_X32, Program, Rule, SeccompError, Table, Test, X32_BEGIN};
 
 // `struct seccomp_data`: number, architecture, instruction pointer, six arguments
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const ARGUMENTS: u32 = 16;
+pub(super) const NUMBER: u32 = 0;
+pub(super) const ARCHITECTURE: u32 = 4;
+pub(super) const ARGUMENTS: u32 = 16;
 const ARGUMENT_BYTES: u32 = 8;
 
 // a 64-bit argument is read as two words, the lower one first
 #[cfg(not(target_endian = "little"))]
 compile_error!("system call filters are written for little-endian machines only");
 
-const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
-const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
-const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-const IF_GREATER: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
-const IF_GREATER_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+pub(super) const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+pub(super) const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
+pub(super) const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+pub(super) const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
+pub(super) const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+pub(super) const IF_GREATER: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
+pub(super) const IF_GREATER_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
 
 pub(super) fn compile(filter: &Filter) -> Result<Program, SeccompError> {
-    filter.architectures.iter().try_for_each(|(_, rules)| check(rules))?;
+    filter.tables.iter().try_for_each(|table| check(&table.rules))?;
     let mut code = Code::default();
     let mut next = code.ret(Action::KillProcess);
-    for (architecture, rules) in filter.architectures.iter().rev() {
-        let ranges = ranges(filter, rules);
-        let tree = code.tree(&ranges);
+    let mut audits: Vec<u32> = filter.tables.iter().map(|table| table.architecture.audit()).collect();
+    // x32 is not told apart by the kernel's number of the architecture
+    audits.sort_unstable();
+    audits.dedup();
+    // the machine's own is asked for first
+    audits.sort_by_key(|&audit| audit == Architecture::native().audit());
+    for audit in audits {
+        let tree = code.tree(&outcomes(filter, audit));
         let begin = code.op(LOAD, NUMBER, tree);
         let kill = code.near(next);
-        next = code.branch(IF_EQUAL, architecture.audit(), begin, kill);
+        next = code.branch(IF_EQUAL, audit, begin, kill);
     }
     code.op(LOAD, ARCHITECTURE, next);
     code.finish()
+}
+
+/// The outcomes of all numbers of what the kernel takes for one architecture.
+fn outcomes(filter: &Filter, audit: u32) -> Vec<(u32, Outcome<'_>)> {
+    let of = |architecture| filter.table(architecture).map(|table| ranges(filter, table));
+    if audit != Architecture::X32.audit() {
+        let table = filter.tables.iter().find(|table| table.architecture.audit() == audit);
+        return table.map(|table| ranges(filter, table)).unwrap_or_default();
+    }
+    let mut all = of(Architecture::X86_64).unwrap_or_else(|| vec![(0, Outcome::Action(Action::KillProcess))]);
+    all.retain(|(begin, _)| *begin < X32_BEGIN);
+    match of(Architecture::X32) {
+        Some(x32) => {
+            all.extend(x32.into_iter().filter_map(|(begin, outcome)| Some((begin.checked_add(X32_BEGIN)?, outcome))))
+        }
+        None => all.push((X32_BEGIN, Outcome::Action(NO_X32))),
+    }
+    all.dedup_by(|later, earlier| later.1 == earlier.1);
+    all
 }
 
 fn check(rules: &BTreeMap<u32, Vec<Rule>>) -> Result<(), SeccompError> {
@@ -66,7 +91,8 @@ enum Outcome<'filter> {
 }
 
 /// The outcomes of all numbers from 0 on, each with the number it begins at, neighbours of one outcome merged.
-fn ranges<'filter>(filter: &Filter, rules: &'filter BTreeMap<u32, Vec<Rule>>) -> Vec<(u32, Outcome<'filter>)> {
+fn ranges<'filter>(filter: &Filter, table: &'filter Table) -> Vec<(u32, Outcome<'filter>)> {
+    let rules = &table.rules;
     let mut ranges: Vec<(u32, Outcome<'_>)> = Vec::new();
     let mut push = |begin: u32, outcome: Outcome<'filter>| {
         if ranges.last().is_none_or(|(_, last)| *last != outcome) {
@@ -75,11 +101,11 @@ fn ranges<'filter>(filter: &Filter, rules: &'filter BTreeMap<u32, Vec<Rule>>) ->
     };
     let mut starts: Vec<u32> =
         rules.keys().flat_map(|&number| [Some(number), number.checked_add(1)]).flatten().collect();
-    starts.extend([Some(0), filter.last_known.checked_add(1)].into_iter().flatten());
+    starts.extend([Some(0), table.last_known.checked_add(1)].into_iter().flatten());
     starts.sort_unstable();
     starts.dedup();
     for start in starts {
-        let otherwise = filter.otherwise(start);
+        let otherwise = filter.otherwise(table, start);
         push(
             start,
             match rules.get(&start).map(Vec::as_slice) {
@@ -224,63 +250,25 @@ impl Code {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seccomp::Architecture;
+    use crate::seccomp::simulator::{Dice, run};
 
     const ENOSYS: Action = Action::Errno(38);
     const BOTH: &[Architecture] = &[Architecture::X86_64, Architecture::X86];
-
-    /// What the kernel does with a program: `kernel/seccomp.c`, classic BPF as far as filters may use it.
-    fn run(program: &Program, audit: u32, number: u32, arguments: [u64; 6]) -> u32 {
-        let word = |at: u32| match at {
-            NUMBER => number,
-            ARCHITECTURE => audit,
-            _ => {
-                assert!(at >= ARGUMENTS && at.is_multiple_of(4) && at < 64, "load at {at}");
-                let argument = arguments[((at - ARGUMENTS) / 8) as usize];
-                if at.is_multiple_of(8) { argument as u32 } else { (argument >> 32) as u32 }
-            }
-        };
-        let (mut accumulator, mut at) = (0u32, 0usize);
-        loop {
-            let instruction = program.instructions()[at];
-            let jump = |holds: bool| usize::from(if holds { instruction.jt } else { instruction.jf });
-            at += 1;
-            match u32::from(instruction.code) {
-                LOAD => accumulator = word(instruction.k),
-                AND => accumulator &= instruction.k,
-                RETURN => return instruction.k,
-                JUMP => at += instruction.k as usize,
-                IF_EQUAL => at += jump(accumulator == instruction.k),
-                IF_GREATER => at += jump(accumulator > instruction.k),
-                IF_GREATER_EQUAL => at += jump(accumulator >= instruction.k),
-                other => panic!("instruction {other:#x}"),
-            }
-        }
-    }
-
-    /// xorshift: enough chance for a test, and the same every time.
-    struct Dice(u64);
+    const ALL: &[Architecture] =
+        &[Architecture::X86, Architecture::X32, Architecture::Arm, Architecture::X86_64, Architecture::Aarch64];
 
     impl Dice {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0
-        }
-
-        fn below(&mut self, limit: u64) -> u64 {
-            self.next() % limit
-        }
-
-        /// Numbers near each other and near the borders of words, so that every comparison has its equal cases.
-        fn value(&mut self) -> u64 {
-            let base = [0, 1 << 31, 1 << 32, 0xffff_ffff, 5 << 32, u64::MAX][self.below(6) as usize];
-            base.wrapping_add(self.below(3)).wrapping_sub(1)
-        }
-
         fn action(&mut self) -> Action {
-            [Action::Allow, Action::Errno(1), Action::Errno(77), Action::Log, Action::Trap][self.below(5) as usize]
+            [
+                Action::Allow,
+                Action::Errno(1),
+                Action::Errno(77),
+                Action::Log,
+                Action::Trap,
+                Action::Trace(7),
+                Action::Notify,
+                Action::KillThread,
+            ][self.below(8) as usize]
         }
 
         fn rule(&mut self) -> Rule {
@@ -306,8 +294,9 @@ mod tests {
     fn agree(filter: &Filter, dice: &mut Dice) {
         let program = filter.compile().unwrap();
         for architecture in [Architecture::X86_64, Architecture::X86, Architecture::Aarch64] {
-            for number in (0..600).chain([0x0f_0005, 0x4000_0000, 0x4000_0001, u32::MAX]) {
-                for _ in 0..8 {
+            let x32 = (X32_BEGIN..X32_BEGIN + 600).filter(|_| architecture == Architecture::X86_64);
+            for number in (0..600).chain(x32).chain([0x0f_0005, 0x4000_0000, 0x4000_0001, 0x8000_0000, u32::MAX]) {
+                for _ in 0..4 {
                     let arguments = std::array::from_fn(|_| dice.value());
                     assert_eq!(
                         run(&program, architecture.audit(), number, arguments),
@@ -322,11 +311,16 @@ mod tests {
     #[test]
     fn random_filters_compile_to_what_they_say() {
         let mut dice = Dice(0x5a_17_9a_11);
-        for round in 0..60 {
-            let mut filter = Filter::new(BOTH, dice.action(), dice.below(500) as u32, ENOSYS);
+        for round in 0..40 {
+            // 64-bit x86 may be missing beside x32, and the other way round
+            let architectures = &ALL[..1 + dice.below(5) as usize];
+            let mut filter = Filter::new(architectures, dice.action(), dice.below(500) as u32, ENOSYS);
+            for &architecture in architectures {
+                filter.known_to(architecture, dice.below(700) as u32);
+            }
             // from a handful of numbers to hundreds with rules: far jumps in both kinds of trees
             for _ in 0..dice.below(10 + 6 * round) {
-                let architecture = BOTH[dice.below(2) as usize];
+                let architecture = architectures[dice.below(architectures.len() as u64) as usize];
                 let number = dice.below(600) as u32;
                 let rule = dice.rule();
                 filter.rule_for_number(architecture, number, rule);

@@ -1,5 +1,7 @@
 //! The compiled program, and its installation.
 
+use std::os::fd::{FromRawFd as _, OwnedFd};
+
 use rustix::io::Errno;
 
 use super::{INSTRUCTIONS_MAX, SeccompError};
@@ -105,12 +107,64 @@ impl std::fmt::Debug for Program {
     }
 }
 
+/// How a program is installed (`SECCOMP_FILTER_FLAG_…`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Everything but what is allowed is written to the audit log.
+    pub log: bool,
+    /// Speculation stays as it is: without this, x86 kernels before 5.16 turn some of it off for the thread.
+    pub speculation_allowed: bool,
+    /// The program has [`Action::Notify`](super::Action::Notify): installing gives the listener that answers it.
+    pub listener: bool,
+    /// A thread that waits for the listener's answer, which has begun to be handled, can only be killed (Linux 5.19).
+    /// Without a listener it means nothing.
+    pub wait_killable: bool,
+}
+
+impl Flags {
+    fn bits(self) -> libc::c_ulong {
+        const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
+        [
+            (self.log, libc::SECCOMP_FILTER_FLAG_LOG),
+            (self.speculation_allowed, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW),
+            (self.listener, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER),
+            (self.listener && self.wait_killable, WAIT_KILLABLE_RECV),
+        ]
+        .into_iter()
+        .filter_map(|(wanted, bit)| wanted.then_some(bit))
+        .sum()
+    }
+
+    /// One number for all of them, for the wire.
+    pub fn to_number(self) -> u8 {
+        u8::from(self.log)
+            | u8::from(self.speculation_allowed) << 1
+            | u8::from(self.listener) << 2
+            | u8::from(self.wait_killable) << 3
+    }
+
+    /// From [`Flags::to_number`]; other bits mean nothing.
+    pub fn from_number(number: u8) -> Self {
+        let bit = |at: u8| number & 1 << at != 0;
+        Self { log: bit(0), speculation_allowed: bit(1), listener: bit(2), wait_killable: bit(3) }
+    }
+}
+
 /// Put the program over the calling thread and all it will ever start, for good. Allocates nothing and takes no lock:
 /// it may be called between fork and exec. The thread needs `no_new_privs` or CAP_SYS_ADMIN in its user namespace.
 ///
 /// # Errors
 /// EACCES without that right; EINVAL for a program the kernel does not accept, or a kernel without filters.
 pub fn install(program: &Program) -> Result<(), Errno> {
+    install_with(program, Flags::default()).map(drop)
+}
+
+/// As [`install`], with flags. Gives the listener where [`Flags::listener`] asks for one (`seccomp_unotify(2)`): it is
+/// readable when a call waits for an answer.
+///
+/// # Errors
+/// As there; EINVAL also for a flag that the kernel does not know, EBUSY where the thread has a listener already.
+pub fn install_with(program: &Program, flags: Flags) -> Result<Option<OwnedFd>, Errno> {
     let descriptor = libc::sock_fprog {
         // at most 4096: `Program` holds no more
         len: program.instructions.len() as u16,
@@ -119,12 +173,30 @@ pub fn install(program: &Program) -> Result<(), Errno> {
     };
     // SAFETY: `descriptor` points to `len` initialised instructions that live until the call returns, in the layout the
     // kernel declares; the call reads them and changes nothing in this process but its filter.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&descriptor)) };
-    match result {
-        0 => Ok(()),
+    let result = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags.bits(), std::ptr::from_ref(&descriptor))
+    };
+    match i32::try_from(result) {
+        // SAFETY: with that flag the kernel returns a new descriptor (close-on-exec), which nobody else knows.
+        Ok(fd @ 0..) if flags.listener => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
+        Ok(0) => Ok(None),
         _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)),
     }
+}
+
+/// Whether the kernel knows these flags. It is asked to install nothing, which it refuses for want of a program only
+/// after it has looked at the flags.
+pub(super) fn supported(flags: Flags) -> bool {
+    // SAFETY: a null program is refused (EFAULT) before anything is changed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags.bits(),
+            std::ptr::null::<libc::sock_fprog>(),
+        )
+    };
+    result < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
 }
 
 #[cfg(test)]
