@@ -107,8 +107,10 @@ pub fn docker(archive: &Path, saved: &Path, cgroup: &str, image_and_words: &[&st
         mount -t proc proc /proc
         for dir in /run /var/lib; do mount -t tmpfs none $dir; done
         export HOME=/run DOCKER_HOST=unix:///run/d.sock
+        echo '{"deprecated-key-path":"/run/key.json"}' > /run/docker.json # or it is /etc/docker/key.json
         dockerd --data-root /run/data --exec-root /run/exec --pidfile /run/d.pid --host $DOCKER_HOST --bridge none \
-            --iptables=false --ip6tables=false --storage-driver vfs --cgroup-parent /$cgroup > /run/log 2>&1 &
+            --iptables=false --ip6tables=false --storage-driver vfs --cgroup-parent /$cgroup \
+            --config-file /run/docker.json > /run/log 2>&1 &
         daemon=$!
         until docker version > /dev/null 2>&1; do
             kill -0 $daemon || { cat /run/log >&2; exit 1; }
