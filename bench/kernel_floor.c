@@ -5,9 +5,11 @@
  *   ./kernel_floor ROOTFS SCRATCH [RUNS]      one line a step: name, median and 99th percentile in milliseconds
  *   ./kernel_floor ROOTFS SCRATCH serve       one start a line read from stdin, answered by its milliseconds; so that starts of
  *                                                others can be measured in between (`cargo xtask bench start`)
+ *   ./kernel_floor ROOTFS SCRATCH enter PID   the same, with one exec a line into the namespaces of the process PID
  *
  * ROOTFS holds a static /bin/busybox and the directories proc and dev; SCRATCH is an empty directory on a real disk. Needs root. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -74,11 +76,33 @@ static int start_once(unsigned long flags, int overlay, int id) {
 
 static const unsigned long four = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
 
-static int serve(void) {
+/* A child joins the process's namespaces, and so its own child is in its pid namespace: two clones, as with every exec. */
+static int enter_once(int pidfd) {
+    pid_t pid = vfork();
+    if (pid < 0) return 1;
+    if (pid == 0) {
+        if (setns(pidfd, CLONE_NEWUSER | CLONE_NEWCGROUP | CLONE_NEWNET | four)) _exit(11);
+        pid_t inner = vfork();
+        if (inner < 0) _exit(12);
+        if (inner == 0) {
+            char *argv[] = {"/bin/busybox", "true", 0}, *envp[] = {0};
+            execve(argv[0], argv, envp);
+            _exit(10);
+        }
+        int status = 0;
+        waitpid(inner, &status, 0);
+        _exit(!WIFEXITED(status) || WEXITSTATUS(status));
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return !WIFEXITED(status) || WEXITSTATUS(status);
+}
+
+static int serve(int pidfd) {
     char line[16];
     for (int id = 0; fgets(line, sizeof line, stdin); id++) {
         double start = now_ms();
-        if (start_once(four | CLONE_NEWNET, 1, id)) return fprintf(stderr, "start %d failed\n", id), 1;
+        if (pidfd < 0 ? start_once(four | CLONE_NEWNET, 1, id) : enter_once(pidfd)) return fprintf(stderr, "start %d failed\n", id), 1;
         printf("%.4f\n", now_ms() - start);
         fflush(stdout);
     }
@@ -108,7 +132,7 @@ static int steps(int runs) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 3) return fprintf(stderr, "usage: kernel_floor ROOTFS SCRATCH [RUNS | serve]\n"), 2;
+    if (argc < 3) return fprintf(stderr, "usage: kernel_floor ROOTFS SCRATCH [RUNS | serve | enter PID]\n"), 2;
     rootfs = argv[1];
     scratch = argv[2];
     const char *folders[] = {"upper", "work", "merged"};
@@ -117,7 +141,11 @@ int main(int argc, char **argv) {
         snprintf(path, sizeof path, "%s/%s", scratch, folders[i]);
         mkdir(path, 0755);
     }
-    if (argc > 3 && !strcmp(argv[3], "serve")) return serve();
+    if (argc > 3 && !strcmp(argv[3], "serve")) return serve(-1);
+    if (argc > 4 && !strcmp(argv[3], "enter")) {
+        int pidfd = syscall(SYS_pidfd_open, atoi(argv[4]), 0);
+        return pidfd < 0 ? perror(argv[4]), 1 : serve(pidfd);
+    }
     int runs = argc > 3 ? atoi(argv[3]) : 200;
     if (runs < 1) return fprintf(stderr, "no number of runs: %s\n", argv[3]), 2;
     return steps(runs);

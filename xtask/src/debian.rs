@@ -46,7 +46,7 @@ pub const LIBRARIES: Tool =
 /// What the tests need.
 pub const FOR_TESTS: &[&Tool] = &[&BUSYBOX, &GO, &LIBRARIES, &RUNC, &SKOPEO, &PODMAN, &DOCKER, &SYSTEMD, &GROFF];
 /// What the benchmarks need.
-pub const FOR_BENCHMARKS: &[&Tool] = &[&BUSYBOX, &RUNC, &CRUN];
+pub const FOR_BENCHMARKS: &[&Tool] = &[&BUSYBOX, &RUNC, &CRUN, &DOCKER];
 
 /// Programs that fetching needs; all are part of every Debian.
 const NEEDED: &[&str] = &["apt-get", "apt-cache", "apt-config", "dpkg"];

@@ -27,7 +27,8 @@ cargo xtask COMMAND
   tools                             only fetch what tests compare with, and print where it is
   dist [--debug | --binary FILE] [--out DIR]
                                     what is given away, in target/dist: a tarball, a Debian package, their sums
-  bench start [--runs N] [--json]   what a container's start costs, beside the bare kernel and the peers (needs root)
+  bench SUITE [--runs N] [--json]   what Sampan promises of speed and memory, measured beside the bare kernel and the peers;
+                                    `bench help` lists the suites (needs root)
 ";
 
 fn main() -> ExitCode {
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         ["test"] => test::test(&[]),
         ["test", "--", rest @ ..] => test::test(rest),
         ["tools"] => debian::print_all(),
-        ["bench", "start", rest @ ..] => bench::start(rest),
+        ["bench", rest @ ..] => bench::bench(rest),
         ["dist", rest @ ..] => dist::dist(rest),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
