@@ -3,9 +3,9 @@
 //!
 //! ```text
 //! HIERARCHY/                       each v1 hierarchy, named ones too, and the unified one
-//!   sampan-TAG/                    Group: one Sampan instance; v1: devices are denied here, but Docker's list
+//!   sampan-TAG/                    Group: one Sampan instance
 //!     role-supervisor/             a leaf for the supervisor (logger, edge)
-//!     server-NAME/                 ServerGroup: the limits of one server
+//!     server-NAME/                 ServerGroup: the limits of one server; v1: the device rules
 //!       container-NAME/            ContainerGroup: a leaf; its processes, and the root of their cgroup namespace
 //! ```
 //!
@@ -16,26 +16,40 @@
 //! A process joins by writing `0` into each of [`ContainerGroup::files`] itself, while it has one thread: being moved by
 //! another costs an RCU grace period a hierarchy (`kernel.md` 8).
 //!
-//! Deliberately absent: reservations and weights; device rules on version 2, which are BPF programs there: servers are
-//! user namespaces, where nobody can make a device node or open one that was not bound in for them. Version 1 has the
-//! rules as a second wall because they cost nothing.
+//! Containers may open Docker's devices, unless they are given others ([`ContainerGroup::set_devices`]). It is a second
+//! wall: servers are user namespaces, where nobody can make a device node, or open one that was not bound in for them. On
+//! version 1 the rules are the server's, which its containers begin with, so that they cost a start nothing; on version 2
+//! they are a BPF program, loaded once and attached to each container.
+//!
+//! A [`PathGroup`] is a cgroup at a path that somebody else chose, with everything that the OCI runtime-spec has to say of
+//! [`Resources`]: what `sampan oci` runs its containers in.
 
 mod container;
 mod detect;
+mod devices;
 mod error;
 mod file;
+mod freeze;
 mod group;
+mod path;
+mod plan;
 mod remove;
+mod resources;
 mod server;
+mod stats;
 mod tree;
 
 use std::path::{Path, PathBuf};
 
 pub use container::ContainerGroup;
 pub use detect::Mode;
+pub use devices::{Access, DOCKER_DEVICES, DeviceKind, DeviceRule, EVERY_DEVICE};
 pub use error::{CgroupError, RemoveError};
 pub use group::Group;
+pub use path::PathGroup;
+pub use resources::{Cpu, HugePages, Io, Memory, Rdma, Resources, Throttle, WeightDevice};
 pub use server::ServerGroup;
+pub use stats::{CpuStats, HugePageStats, IoEntry, MemoryStats, MemoryUse, Pressure, PressureLine, Stats};
 pub use tree::{Tree, Usage};
 
 /// The controllers without which there are no servers.
@@ -56,6 +70,8 @@ struct Hierarchy {
     mount: PathBuf,
     kind: Kind,
     controllers: Vec<String>,
+    /// Where this process is, below the mount.
+    own: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +154,10 @@ impl Cgroups {
     /// When a needed controller is missing, or a file cannot be written: the error says which and what to do.
     pub fn instance(&self, name: &str) -> Result<Group, CgroupError> {
         Group::make(self, name)
+    }
+
+    fn unified_alone(&self) -> bool {
+        self.mode == Mode::V2
     }
 
     fn unified(&self) -> Option<&Hierarchy> {

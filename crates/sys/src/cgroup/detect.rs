@@ -60,7 +60,13 @@ fn parse(mountinfo: &str, own: &str) -> Result<Cgroups, CgroupError> {
     let v1 = !hierarchies.is_empty();
     let unified = best(mounts.iter().filter(|mount| mount.unified));
     if let Some(mount) = unified {
-        hierarchies.push(Hierarchy { mount: mount.point.clone(), kind: Kind::Unified, controllers: Vec::new() });
+        let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+        hierarchies.push(Hierarchy {
+            mount: mount.point.clone(),
+            kind: Kind::Unified,
+            controllers: Vec::new(),
+            own: mount.below(own),
+        });
     }
     let mode = match (v1, unified) {
         (true, Some(_)) => Mode::Hybrid,
@@ -72,6 +78,7 @@ fn parse(mountinfo: &str, own: &str) -> Result<Cgroups, CgroupError> {
 }
 
 struct Mount {
+    root: PathBuf,
     point: PathBuf,
     unified: bool,
     writable: bool,
@@ -81,8 +88,8 @@ struct Mount {
 /// `36 25 0:30 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:12 - cgroup cgroup rw,cpu,cpuacct`
 fn mount(line: &str) -> Option<Mount> {
     let (front, back) = line.split_once(" - ")?;
-    let mut front = front.split(' ').skip(4);
-    let (point, mount_options) = (front.next()?, front.next()?);
+    let mut front = front.split(' ').skip(3);
+    let (root, point, mount_options) = (front.next()?, front.next()?, front.next()?);
     let mut back = back.split(' ');
     let (kind, _source, options) = (back.next()?, back.next()?, back.next()?);
     let unified = match kind {
@@ -91,6 +98,7 @@ fn mount(line: &str) -> Option<Mount> {
         _ => return None,
     };
     Some(Mount {
+        root: unescape(root),
         point: unescape(point),
         unified,
         writable: mount_options.split(',').any(|option| option == "rw"),
@@ -98,10 +106,17 @@ fn mount(line: &str) -> Option<Mount> {
     })
 }
 
+impl Mount {
+    /// Where a cgroup is below the mount point, by its path in the hierarchy: the mount may show a part of that only.
+    fn below(&self, path: &str) -> PathBuf {
+        Path::new(path).strip_prefix(&self.root).map(Path::to_owned).unwrap_or_default()
+    }
+}
+
 /// `4:cpu,cpuacct:/user.slice` or `1:name=systemd:/init.scope`; `0::/` is the unified one.
 fn v1_hierarchy(line: &str, mounts: &[Mount]) -> Option<Hierarchy> {
     let (_, rest) = line.split_once(':')?;
-    let (list, _) = rest.split_once(':')?;
+    let (list, own) = rest.split_once(':')?;
     let words: Vec<&str> = list.split(',').filter(|word| !word.is_empty()).collect();
     let matching = |mount: &&Mount| {
         !mount.unified
@@ -111,7 +126,7 @@ fn v1_hierarchy(line: &str, mounts: &[Mount]) -> Option<Hierarchy> {
     let mount = best(mounts.iter().filter(matching))?;
     let name = words.iter().find_map(|word| word.strip_prefix("name=")).map(str::to_owned);
     let controllers = words.iter().filter(|word| !word.starts_with("name=")).map(|&word| word.to_owned()).collect();
-    Some(Hierarchy { mount: mount.point.clone(), kind: Kind::V1 { name }, controllers })
+    Some(Hierarchy { mount: mount.point.clone(), kind: Kind::V1 { name }, controllers, own: mount.below(own) })
 }
 
 /// The mount to use where a hierarchy has several, as with containers' own below `/var/lib`: one that can be written to
@@ -225,6 +240,21 @@ mod tests {
             Mode::V1,
             &[("/sys/fs/cgroup/pids", "pids"), ("/sys/fs/cgroup/memory", "memory")],
         );
+    }
+
+    #[test]
+    fn where_one_is_oneself() {
+        let own = |mountinfo: &str, own: &str| {
+            let cgroups = parse(mountinfo, own).unwrap();
+            cgroups.hierarchies.iter().map(|h| h.own.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let mounts = "1 0 0:1 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+                      2 0 0:2 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(own(mounts, "6:pids:/docker/8a1f\n0::/user.slice\n"), ["docker/8a1f", "user.slice"]);
+        assert_eq!(own(mounts, "6:pids:/\n0::/\n"), ["", ""]);
+        let part = "1 0 0:1 /docker/8a1f /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
+        assert_eq!(own(part, "6:pids:/docker/8a1f/inner\n"), ["inner"]);
+        assert_eq!(own(part, "6:pids:/elsewhere\n"), [""]);
     }
 
     #[test]

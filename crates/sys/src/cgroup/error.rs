@@ -110,6 +110,65 @@ pub enum CgroupError {
         /// How long was waited, in milliseconds.
         waited_ms: u64,
     },
+    /// A controller that a setting is of is not there.
+    #[error("{resource} cannot be limited: this machine's kernel offers no cgroup controller {controller}")]
+    NoController {
+        /// The controller.
+        controller: &'static str,
+        /// What was asked for.
+        resource: &'static str,
+    },
+    /// A path without a name in it.
+    #[error("{0:?} is no path of a cgroup: it names none")]
+    Path(PathBuf),
+    /// `unified` on version 1.
+    #[error("unified setting {0:?} is one of cgroup version 2, and this machine runs version 1")]
+    NotUnified(String),
+    /// Not the name of a setting.
+    #[error("unified setting {0:?} is no file name such as memory.high")]
+    Setting(String),
+    /// Not the name of a page size.
+    #[error("{0:?} is no size of huge pages such as 2MB")]
+    PageSize(String),
+    /// Beyond what the kernel has.
+    #[error("a swappiness of {0} is not 0 to 100")]
+    Swappiness(u64),
+    /// Version 2 cannot subtract from what is not there.
+    #[error("memory and swap together are limited to {0} bytes, memory is not: give it a limit, or -1")]
+    SwapWithoutLimit(i64),
+    /// The sum is below one of its parts.
+    #[error("memory and swap together are limited to {both} bytes, which is less than the {limit} of memory alone")]
+    SwapBelowLimit {
+        /// That of both together.
+        both: i64,
+        /// That of memory.
+        limit: i64,
+    },
+    /// There is more memory in use than there may be.
+    #[error("limit memory to {limit} bytes: {used} are in use")]
+    MemoryUsed {
+        /// In use.
+        used: u64,
+        /// The new limit.
+        limit: u64,
+    },
+    /// Rules that cannot be said to the kernel.
+    #[error("device rule {rule} cannot be denied while {wider} is allowed: allow what is left of it instead")]
+    DeviceHole {
+        /// What was to be taken back.
+        rule: String,
+        /// The exception that it is a part of.
+        wider: String,
+    },
+    /// The device rules of version 2 could not be set.
+    #[error("set the device rules of cgroup {path}{}", bpf_hint(.source))]
+    DeviceProgram {
+        /// The cgroup.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Processes kept appearing while they were being killed.
     #[error("kill the processes of cgroup {path}: after {rounds} rounds there were new ones")]
     KillUnending {
@@ -149,6 +208,14 @@ fn list(pids: &[u32]) -> String {
     }
 }
 
+fn bpf_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => " (BPF programs take root: in a container, run it privileged)",
+        Some(libc::ENOSYS | libc::EINVAL) => " (the kernel needs CONFIG_CGROUP_BPF)",
+        _ => "",
+    }
+}
+
 /// What to do about the errors that are not about the value.
 fn hint(source: &io::Error, path: &std::path::Path) -> &'static str {
     match rustix::io::Errno::from_io_error(source) {
@@ -158,6 +225,9 @@ fn hint(source: &io::Error, path: &std::path::Path) -> &'static str {
             " (processes are in this very cgroup: in a container, move them to a child cgroup first)"
         }
         Some(rustix::io::Errno::BUSY) => " (more than that is in use)",
+        Some(rustix::io::Errno::NOENT) => {
+            " (the kernel has no such setting, or the cgroups above do not hand its controller down)"
+        }
         _ => "",
     }
 }

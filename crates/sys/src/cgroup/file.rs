@@ -82,6 +82,13 @@ pub(super) fn pids(directory: &Path) -> Result<Vec<u32>, CgroupError> {
     Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid != 0).collect())
 }
 
+/// The names of its files.
+pub(super) fn names(directory: &Path) -> Result<Vec<String>, CgroupError> {
+    let wrap = |source| CgroupError::Read { path: directory.into(), source };
+    let entries = fs::read_dir(directory).map_err(wrap)?;
+    entries.map(|entry| Ok(entry.map_err(wrap)?.file_name().to_string_lossy().into_owned())).collect()
+}
+
 /// The child cgroups; none where the cgroup is gone.
 pub(super) fn children(directory: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     let wrap = |source| CgroupError::Read { path: directory.into(), source };

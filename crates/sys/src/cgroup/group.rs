@@ -4,33 +4,19 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::devices::DefaultDevices;
 use super::tree::Place;
 use super::{CgroupError, Cgroups, HANDED_DOWN, Hierarchy, Limits, RemoveError, ServerGroup, check_name, file, remove};
 
 const ROLE: &str = "role-";
 const SERVER: &str = "server-";
 
-/// What a container may open: Docker's list (`runc`'s `AllowedDevices`), less `/dev/net/tun`, for which no container has
-/// a node. `mknod` is free: making a node is harmless where opening it is not allowed.
-const DEVICES: &[&str] = &[
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",   // null
-    "c 1:5 rwm",   // zero
-    "c 1:7 rwm",   // full
-    "c 1:8 rwm",   // random
-    "c 1:9 rwm",   // urandom
-    "c 5:0 rwm",   // tty
-    "c 5:1 rwm",   // console
-    "c 5:2 rwm",   // ptmx
-    "c 136:* rwm", // pts
-];
-
 /// The group of one Sampan instance: `sampan-TAG` in every hierarchy.
 #[derive(Debug, Clone)]
 pub struct Group {
     pub(super) cgroups: Cgroups,
     name: String,
+    devices: DefaultDevices,
 }
 
 impl Group {
@@ -40,7 +26,7 @@ impl Group {
             missing if missing.is_empty() => {}
             missing => return Err(CgroupError::Missing(missing)),
         }
-        let group = Self { cgroups: cgroups.clone(), name: name.to_owned() };
+        let group = Self { cgroups: cgroups.clone(), name: name.to_owned(), devices: DefaultDevices::load(cgroups)? };
         for hierarchy in &cgroups.hierarchies {
             group.prepare(hierarchy)?;
         }
@@ -73,15 +59,6 @@ impl Group {
                         file::write(&path, "1")?;
                     }
                 }
-                "devices" => {
-                    // denying all is refused once there are children: they have it from the first time
-                    if file::read(&directory.join("devices.list"))?.starts_with('a') {
-                        file::write(&directory.join("devices.deny"), "a")?;
-                    }
-                    for device in DEVICES {
-                        file::write(&directory.join("devices.allow"), device)?;
-                    }
-                }
                 _ => {}
             }
         }
@@ -98,8 +75,11 @@ impl Group {
         let mut files = Vec::with_capacity(self.cgroups.hierarchies.len());
         for hierarchy in &self.cgroups.hierarchies {
             let directory = self.directory(hierarchy).join(format!("{ROLE}{name}"));
-            file::make(&directory)?;
+            let new = file::make(&directory)?;
             files.push(hierarchy.join_file(&directory));
+            if new {
+                self.devices.set(&Place { hierarchy: hierarchy.clone(), directory })?;
+            }
         }
         Ok(files)
     }
@@ -125,7 +105,7 @@ impl Group {
             hierarchy: hierarchy.clone(),
             directory: self.directory(hierarchy).join(format!("{SERVER}{name}")),
         });
-        Ok(ServerGroup::new(self.cgroups.mounts(), places.collect()))
+        Ok(ServerGroup::new(self.cgroups.mounts(), places.collect(), self.devices.clone()))
     }
 
     /// The names of the servers there are, whole or in part.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::container::ContainerGroup;
+use super::devices::DefaultDevices;
 use super::group::hand_down;
 use super::tree::{Place, Tree};
 use super::{CgroupError, Limits, Mounts, check_name, file, remove};
@@ -17,6 +18,7 @@ const CONTAINER: &str = "container-";
 pub struct ServerGroup {
     mounts: Mounts,
     tree: Tree,
+    devices: DefaultDevices,
 }
 
 impl Deref for ServerGroup {
@@ -27,8 +29,8 @@ impl Deref for ServerGroup {
 }
 
 impl ServerGroup {
-    pub(super) fn new(mounts: Mounts, places: Vec<Place>) -> Self {
-        Self { mounts, tree: Tree { places } }
+    pub(super) fn new(mounts: Mounts, places: Vec<Place>, devices: DefaultDevices) -> Self {
+        Self { mounts, tree: Tree { places }, devices }
     }
 
     pub(super) fn make(&self, limits: &Limits) -> Result<(), CgroupError> {
@@ -42,6 +44,8 @@ impl ServerGroup {
             }
             if place.hierarchy.is_unified() {
                 hand_down(&place.hierarchy, &place.directory)?;
+            } else {
+                self.devices.set(place)?;
             }
             place.limit(limits)
         })
@@ -61,6 +65,7 @@ impl ServerGroup {
                 }
                 file::make(&place.directory)?;
             }
+            self.devices.set(place)?;
             place.limit(limits)
         })?;
         Ok(container)

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::{CgroupError, Hierarchy, Limits, RemoveError, file, remove};
+use super::plan::{self, On};
+use super::{CgroupError, Cpu, Hierarchy, Limits, Memory, RemoveError, Resources, file, remove};
 
 /// The period over which processor time is rationed: the kernel's default, and Docker's.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -48,31 +49,12 @@ impl Place {
         Self { hierarchy: self.hierarchy.clone(), directory: self.directory.join(name) }
     }
 
-    /// Sets the limits of this directory alone.
+    /// Sets the limits of this directory alone, those that this hierarchy has.
     pub fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
-        if self.hierarchy.is_unified() {
-            for (file, value) in v2_settings(limits, |controller| self.has(controller)) {
-                let path = self.directory.join(file);
-                // memory.swap.max is missing where the kernel counts no swap
-                if file == "memory.swap.max" {
-                    file::write_if_there(&path, &value)?;
-                } else {
-                    file::write(&path, &value)?;
-                }
-            }
-            return Ok(());
-        }
-        if self.has("cpu") {
-            file::write(&self.directory.join("cpu.cfs_period_us"), &CPU_PERIOD_US.to_string())?;
-            file::write(&self.directory.join("cpu.cfs_quota_us"), &cpu_quota_us(limits).to_string())?;
-        }
-        if self.has("memory") {
-            limit_memory_v1(&self.directory, limits.memory_bytes)?;
-        }
-        if self.has("pids") {
-            file::write(&self.directory.join("pids.max"), &limits.pids.to_string())?;
-        }
-        Ok(())
+        let alone = Tree { places: vec![self.clone()] };
+        let has = |controller: &str| self.has(controller);
+        let plan = plan::plan(&resources(limits, has), &On(&alone))?;
+        plan::carry_out(&plan, &alone)
     }
 }
 
@@ -225,36 +207,19 @@ fn cpu_quota_us(limits: &Limits) -> u64 {
     (u64::from(limits.cpu_milli) * CPU_PERIOD_US / 1000).max(1000)
 }
 
-fn v2_settings(limits: &Limits, has: impl Fn(&str) -> bool) -> Vec<(&'static str, String)> {
-    [
-        ("cpu", "cpu.max", format!("{} {CPU_PERIOD_US}", cpu_quota_us(limits))),
-        ("memory", "memory.max", limits.memory_bytes.to_string()),
-        ("memory", "memory.swap.max", "0".into()),
-        ("pids", "pids.max", limits.pids.to_string()),
-    ]
-    .into_iter()
-    .filter(|(controller, ..)| has(controller))
-    .map(|(_, file, value)| (file, value))
-    .collect()
-}
-
-/// The limit of memory and swap together may never be below that of memory alone: which is written first depends on
-/// whether they rise or fall.
-fn limit_memory_v1(directory: &Path, bytes: u64) -> Result<(), CgroupError> {
-    let value = bytes.to_string();
-    let memory = directory.join("memory.limit_in_bytes");
-    let both = directory.join("memory.memsw.limit_in_bytes");
-    match file::read_if_there(&both)? {
-        // the kernel counts no swap
-        None => file::write(&memory, &value),
-        Some(now) if now.parse::<u64>().is_ok_and(|now| now < bytes) => {
-            file::write(&both, &value)?;
-            file::write(&memory, &value)
-        }
-        Some(_) => {
-            file::write(&memory, &value)?;
-            file::write(&both, &value)
-        }
+/// What a server's limits are in the words of the specification, as far as there are controllers for it.
+fn resources(limits: &Limits, has: impl Fn(&str) -> bool) -> Resources {
+    let bytes = has("memory").then(|| i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX));
+    let (quota, period) = match has("cpu") {
+        true => (i64::try_from(cpu_quota_us(limits)).ok(), Some(CPU_PERIOD_US)),
+        false => (None, None),
+    };
+    Resources {
+        cpu: Cpu { quota, period, ..Cpu::default() },
+        // no swap beyond
+        memory: Memory { limit: bytes, swap: bytes, ..Memory::default() },
+        pids: has("pids").then(|| limits.pids.into()),
+        ..Resources::default()
     }
 }
 
@@ -285,23 +250,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn v2_limits() {
+    fn limits_are_resources() {
         let limits = Limits { cpu_milli: 1500, memory_bytes: 8 << 30, pids: 4096 };
-        let check = |controllers: &[&str], expected: &[(&str, &str)]| {
-            let settings = v2_settings(&limits, |controller| controllers.contains(&controller));
-            let settings: Vec<(&str, &str)> = settings.iter().map(|(file, value)| (*file, value.as_str())).collect();
-            assert_eq!(settings, expected);
-        };
-        check(
-            &["cpu", "memory", "pids"],
-            &[
-                ("cpu.max", "150000 100000"),
-                ("memory.max", "8589934592"),
-                ("memory.swap.max", "0"),
-                ("pids.max", "4096"),
-            ],
-        );
-        check(&["pids", "io"], &[("pids.max", "4096")]);
+        let all = resources(&limits, |_| true);
+        assert_eq!((all.cpu.quota, all.cpu.period, all.pids), (Some(150_000), Some(100_000), Some(4096)));
+        assert_eq!((all.memory.limit, all.memory.swap), (Some(8 << 30), Some(8 << 30)));
+        let some = resources(&limits, |controller| controller == "pids");
+        assert_eq!(some, Resources { pids: Some(4096), ..Resources::default() });
         assert_eq!(cpu_quota_us(&Limits { cpu_milli: 1, ..limits }), 1000);
     }
 

@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::cgroup::{Cgroups, Group, Hierarchy, Kind, Mode};
+use crate::cgroup::{
+    Access, Cgroups, DOCKER_DEVICES, DeviceKind, DeviceRule, EVERY_DEVICE, Group, Hierarchy, Kind, Mode,
+};
 
 const LIMITS: Limits = Limits { cpu_milli: 500, memory_bytes: 64 << 20, pids: 64 };
 
@@ -199,7 +201,8 @@ fn the_unified_hierarchy_alone() {
     let mount = cgroups.hierarchies[0].mount.join(format!("sampan-test-v2-{}", std::process::id()));
     file::make(&mount).unwrap();
     let place = Place { hierarchy: cgroups.hierarchies[0].clone(), directory: mount.join("server-s") };
-    let server = ServerGroup::new(Mounts::V2, vec![place]);
+    let devices = DefaultDevices::load(&cgroups).unwrap();
+    let server = ServerGroup::new(Mounts::V2, vec![place], devices);
     server.make(&LIMITS).unwrap();
     let container = server.create_container("c", &LIMITS).unwrap();
     let mut child = shell(&container.files(), "echo in; (sleep 60 & sleep 60); read x");
@@ -314,5 +317,39 @@ fn what_is_frozen_stands_still() {
         container.thaw().unwrap();
         child.wait().unwrap();
         server.remove().unwrap();
+    }
+}
+
+/// More for one container, on either version: its server comes to allow it, its neighbours do not, before and after.
+#[test]
+fn devices_are_lifted_for_one() {
+    let cgroups = Cgroups::detect().unwrap();
+    let mut unified = cgroups.clone();
+    unified.hierarchies.retain(|hierarchy| !hierarchy.controllers.iter().any(|controller| controller == "devices"));
+    for cgroups in [cgroups, unified] {
+        if cgroups.home("devices").is_none() && cgroups.unified().is_none() {
+            continue;
+        }
+        let group = TestGroup::of(&cgroups);
+        let (server, first) = make(&group, &LIMITS);
+        let second = server.create_container("d", &LIMITS).unwrap();
+        let opens = |container: &ContainerGroup| {
+            let script = "for n in null full kmsg; do (: </dev/$n) 2>/dev/null && echo $n; done; exit 0";
+            let output = shell(&container.files(), script).wait_with_output().unwrap();
+            String::from_utf8(output.stdout).unwrap().replace('\n', " ")
+        };
+        assert_eq!((opens(&first), opens(&second)), ("null full ".into(), "null full ".into()));
+        let kmsg = DeviceRule::allow(DeviceKind::Character, Some(1), Some(11), Access::ALL);
+        second.set_devices(&[DOCKER_DEVICES, &[kmsg]].concat()).unwrap();
+        assert_eq!((opens(&first), opens(&second)), ("null full ".into(), "null full kmsg ".into()));
+        let third = server.create_container("e", &LIMITS).unwrap();
+        assert_eq!(opens(&third), "null full ", "one made later does not begin with more");
+        third.set_devices(EVERY_DEVICE).unwrap();
+        let fourth = server.create_container("f", &LIMITS).unwrap();
+        assert_eq!((opens(&third), opens(&fourth)), ("null full kmsg ".into(), "null full ".into()));
+        second.set_devices(DOCKER_DEVICES).unwrap();
+        assert_eq!((opens(&first), opens(&second)), ("null full ".into(), "null full ".into()));
+        let next = group.0.create_server("t", &LIMITS).unwrap().create_container("c", &LIMITS).unwrap();
+        assert_eq!(opens(&next), "null full ");
     }
 }

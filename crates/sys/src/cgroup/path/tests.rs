@@ -1,0 +1,179 @@
+//! Against this machine's kernel, below paths of our own.
+
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::cgroup::{Cpu, DOCKER_DEVICES, DeviceRule, EVERY_DEVICE, Memory, Mode as Version};
+
+/// A path that no other test has, and that is gone with all below it when the test ends, however it ends.
+struct TestPath(Cgroups, String);
+
+impl TestPath {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self(Cgroups::detect().unwrap(), format!("/sampan-test-path-{}-{number}", std::process::id()))
+    }
+
+    fn group(&self) -> PathGroup {
+        self.0.at(Path::new(&format!("{}/inner", self.1))).unwrap()
+    }
+}
+
+impl Drop for TestPath {
+    fn drop(&mut self) {
+        let group = self.0.at(Path::new(&self.1)).unwrap();
+        group.kill().unwrap();
+        group.remove().unwrap();
+    }
+}
+
+fn shell(group: &PathGroup, script: &str) -> Child {
+    let files = group.files();
+    let join: String = files.iter().map(|file| format!("echo 0 > '{}' || exit 99; ", file.display())).collect();
+    Command::new("/bin/sh")
+        .args(["-c", &format!("{join}{script}")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap()
+}
+
+fn line(child: &mut Child) -> String {
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+fn limits(memory: i64, pids: i64) -> Resources {
+    Resources {
+        memory: Memory { limit: Some(memory), swap: Some(memory), ..Memory::default() },
+        cpu: Cpu { quota: Some(50_000), period: Some(100_000), shares: Some(512), ..Cpu::default() },
+        pids: Some(pids),
+        devices: Some(DOCKER_DEVICES.to_vec()),
+        ..Resources::default()
+    }
+}
+
+#[test]
+fn paths_are_read_as_runc_reads_them() {
+    let hierarchy = |mount: &str, kind, own: &str| Hierarchy {
+        mount: mount.into(),
+        kind,
+        controllers: vec!["cpu".into()],
+        own: own.into(),
+    };
+    let v1 = Cgroups { mode: Version::V1, hierarchies: vec![hierarchy("/c/cpu", Kind::V1 { name: None }, "a/b")] };
+    let v2 = Cgroups { mode: Version::V2, hierarchies: vec![hierarchy("/c", Kind::Unified, "a/b")] };
+    let check = |path: &str, one: &str, two: &str| {
+        let directory = |cgroups: &Cgroups| cgroups.at(Path::new(path)).unwrap().directories().next().unwrap();
+        assert_eq!((directory(&v1), directory(&v2)), (one.into(), two.into()), "{path}");
+    };
+    check("/x/y", "/c/cpu/x/y", "/c/x/y");
+    check("x", "/c/cpu/a/b/x", "/c/a/x");
+    check("/../../x", "/c/cpu/x", "/c/x");
+    check("../../../../x", "/c/cpu/a/b/x", "/c/a/x");
+    check("./x/../y/", "/c/cpu/a/b/y", "/c/a/y");
+    for bad in ["", "/", "..", "/x/.."] {
+        assert!(matches!(v1.at(Path::new(bad)), Err(CgroupError::Path(_))), "{bad}");
+    }
+    let group = v1.at(Path::new("x")).unwrap();
+    assert_eq!(group.paths(), BTreeMap::from([("cpu".to_owned(), "/c/cpu/a/b/x".into())]));
+    let again: Vec<PathBuf> = v1.of_paths(&group.paths()).directories().collect();
+    assert_eq!(again, group.directories().collect::<Vec<_>>());
+}
+
+#[test]
+fn from_making_to_removing() {
+    let path = TestPath::new();
+    let group = path.group();
+    assert!(!group.exists());
+    assert_eq!(group.create(&limits(64 << 20, 50)).unwrap(), [""; 0]);
+    assert!(group.exists());
+    // empty, it is used again
+    group.create(&limits(64 << 20, 50)).unwrap();
+    let mut child = shell(&group, "echo in; read x");
+    assert_eq!(line(&mut child), "in");
+    assert_eq!(group.pids().unwrap(), [child.id()]);
+    assert!(matches!(group.create(&limits(1 << 20, 1)), Err(CgroupError::InUse { pids, .. }) if pids == [child.id()]));
+
+    let stats = group.stats().unwrap();
+    assert!(stats.cpu.total > 0 && stats.pids == 1 && stats.pids_limit == Some(50), "{stats:?}");
+    assert_eq!(stats.memory.memory.limit, 64 << 20);
+    assert!(stats.memory.memory.used > 0 && !stats.memory.details.is_empty());
+
+    // up and down, in either order of memory and swap
+    for (memory, pids) in [(256 << 20, 5), (32 << 20, 60), (-1, -1), (32 << 20, 7)] {
+        group.update(&Resources { devices: None, ..limits(memory, pids) }).unwrap();
+        let stats = group.stats().unwrap();
+        assert_eq!(stats.pids_limit, u64::try_from(pids).ok());
+        match u64::try_from(memory) {
+            Ok(memory) => assert_eq!(stats.memory.memory.limit, memory),
+            Err(_) => assert!(stats.memory.memory.limit > 1 << 60),
+        }
+    }
+    let again = path.0.of_paths(&group.paths());
+    again.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    again.remove().unwrap();
+    assert!(!group.exists());
+}
+
+#[test]
+fn a_refusal_leaves_nothing() {
+    let path = TestPath::new();
+    let group = path.group();
+    let error = group.create(&limits(64 << 20, i64::MAX)).unwrap_err();
+    assert!(matches!(&error, CgroupError::Write { path, .. } if path.ends_with("pids.max")), "{error}");
+    assert!(!group.exists() && !path.0.at(Path::new(&path.1)).unwrap().exists());
+}
+
+#[test]
+fn device_rules_are_set_and_changed() {
+    let path = TestPath::new();
+    let group = path.group();
+    group.create(&limits(64 << 20, 50)).unwrap();
+    let opens = || {
+        let script = "(: </dev/null) && echo null; (: </dev/kmsg) 2>/dev/null && echo kmsg; exit 0";
+        let output = shell(&group, script).wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(opens(), "null\n");
+    let devices = |rules: &[DeviceRule]| Resources { devices: Some(rules.to_vec()), ..Resources::default() };
+    group.update(&devices(EVERY_DEVICE)).unwrap();
+    assert_eq!(opens(), "null\nkmsg\n");
+    group.update(&devices(&[DeviceRule::all(true)])).unwrap();
+    assert_eq!(opens(), "null\nkmsg\n");
+    group.update(&devices(DOCKER_DEVICES)).unwrap();
+    assert_eq!(opens(), "null\n");
+}
+
+#[test]
+fn it_is_frozen_and_killed_so() {
+    let path = TestPath::new();
+    let group = path.group();
+    group.create(&limits(64 << 20, 50)).unwrap();
+    let mut child = shell(&group, "echo in; while :; do :; done");
+    assert_eq!(line(&mut child), "in");
+    group.freeze().unwrap();
+    assert!(group.is_frozen().unwrap());
+    let before = group.stats().unwrap().cpu.total;
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert_eq!(group.stats().unwrap().cpu.total, before);
+    group.kill().unwrap();
+    group.thaw().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+}
+
+#[test]
+fn memory_beyond_the_limit_is_counted() {
+    let path = TestPath::new();
+    let group = path.group();
+    group.create(&limits(16 << 20, 50)).unwrap();
+    let mut child = shell(&group, "x=0123456789abcdef; while :; do x=$x$x; done");
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert_eq!(group.stats().unwrap().memory.oom_kills, 1);
+}
