@@ -11,7 +11,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::Method;
 use sampan_model::stream::{Control, PROTOCOL};
 use sampan_model::view::{
-    ContainerCreate, ContainerView, ErrorView, ExecCreate, ExecView, Exit, LogFrame, TerminalSize,
+    ContainerCreate, ContainerView, ErrorView, ExecCreate, ExecView, Exit, LogFrame, TerminalSize, TimingStep,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -83,6 +83,8 @@ pub enum ProcessEvent {
     Started {
         /// It, on the host.
         pid: u32,
+        /// Where the time of its start went, in the daemon (a container's first process only).
+        timing: Vec<TimingStep>,
     },
     /// It wrote these bytes.
     Output(Output, Bytes),
@@ -232,7 +234,7 @@ fn take_event(buffer: &mut BytesMut) -> Result<Option<ProcessEvent>, String> {
         STDERR => ProcessEvent::Output(Output::Stderr, payload),
         CONTROL => match serde_json::from_slice(&payload).map_err(|error| error.to_string())? {
             Control::Created(view) => ProcessEvent::Created(view),
-            Control::Started { pid } => ProcessEvent::Started { pid },
+            Control::Started { pid, timing } => ProcessEvent::Started { pid, timing },
             Control::Exited(exit) => ProcessEvent::Exited(exit),
             Control::Failed(error) => ProcessEvent::Failed(error),
             Control::Resize(_) | Control::Signal(_) => return Err("it gives orders".into()),

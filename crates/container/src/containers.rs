@@ -30,6 +30,7 @@ use crate::attach::Streams;
 use crate::binds::IdMaps;
 use crate::exec::Execs;
 use crate::named::Named;
+use crate::timing::{Metrics, Timing};
 use crate::wires::Wires;
 use crate::{ContainerError, ContainerRecord, EdgeTables, Images, Machine, Supervisor, Volumes};
 
@@ -72,6 +73,8 @@ pub(crate) struct Inner {
     pub(crate) wires: Arc<Wires>,
     /// Processes beside containers' first ones.
     pub(crate) execs: Execs,
+    /// How long what took.
+    pub(crate) metrics: Metrics,
     /// Those who read logs.
     pub(crate) readers: Arc<crate::log::Readers>,
     /// For binds of callers who are not root.
@@ -127,6 +130,8 @@ pub(crate) struct Container {
     pub(crate) is_kept: AtomicUsize,
     /// What its streams begin with.
     pub(crate) streams: Streams,
+    /// Where the time of its start goes.
+    pub(crate) timing: Timing,
 }
 
 impl Container {
@@ -143,6 +148,7 @@ impl Container {
             is_removed: AtomicBool::new(false),
             is_kept: AtomicUsize::new(0),
             streams: Streams::default(),
+            timing: Timing::default(),
         }
     }
 
@@ -174,6 +180,7 @@ impl Containers {
                 stopping,
                 wires,
                 execs: Execs::default(),
+                metrics: Metrics::default(),
                 readers: Arc::default(),
                 id_maps: IdMaps::default(),
                 index: Mutex::default(),

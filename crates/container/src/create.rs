@@ -9,6 +9,7 @@ use sampan_model::{ContainerId, ContainerSpec, ContainerState, signal};
 use sampan_store::Durability;
 
 use crate::containers::{Container, Index, Inner};
+use crate::timing::Laps;
 use crate::volumes::volumes_of;
 use crate::{ContainerError, ContainerRecord, Containers, disk, failpoint, mounts};
 
@@ -34,6 +35,7 @@ impl Containers {
         self.blocking("creating a container", move |inner| {
             let record = inner.create(spec)?;
             let container = inner.get(&record.id)?;
+            container.timing.forget();
             container.change(inner, |record| record.for_later = true);
             Ok(container.record())
         })
@@ -43,6 +45,7 @@ impl Containers {
 
 impl Inner {
     fn create(&self, mut spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
+        let mut laps = Laps::begin();
         self.foundation.machine.holds(&spec.size)?;
         self.check_ports(spec.owner.uid, &spec.ports)?;
         mounts::check(&spec.mounts)?;
@@ -99,10 +102,14 @@ impl Inner {
             stopped: false,
             for_later: false,
             created_at: Timestamp::now(),
+            timing: Vec::new(),
         };
         self.foundation.records.put(&record.key(), &record, Durability::RunState)?;
         index.servers.insert(server_index);
-        index.containers.insert(id, Arc::new(Container::new(record.clone())));
+        let container = Container::new(record.clone());
+        laps.lap("spec");
+        container.timing.created(laps);
+        index.containers.insert(id, Arc::new(container));
         drop(index);
         failpoint::reach("container_recorded");
         if let Some(size) = &record.spec.disk

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -84,7 +85,9 @@ impl Containers {
     /// The container does not run or is paused, it has no such user, or the program cannot be executed.
     pub async fn exec(&self, id: &ContainerId, asked: ExecCreate) -> Result<ExecSession, ContainerError> {
         let container = self.inner.get(id)?;
+        let asked_at = Instant::now();
         let begun = self.blocking("starting a process", move |inner| inner.exec(&container, &asked)).await?;
+        self.inner.metrics.executed(asked_at);
         ExecSession::new(begun).map_err(failed("read what a process writes"))
     }
 }

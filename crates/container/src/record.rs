@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
-use sampan_model::view::{ContainerView, ServerBrief};
+use sampan_model::view::{ContainerView, ServerBrief, TimingStep};
 use sampan_model::{ContainerId, ContainerSpec, ContainerState, ContainerStatus};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,9 @@ pub struct ContainerRecord {
     pub for_later: bool,
     /// When it was created.
     pub created_at: Timestamp,
+    /// Where the time of its start went, for whoever asked for it: it is not kept.
+    #[serde(skip)]
+    pub timing: Vec<TimingStep>,
 }
 
 impl ContainerRecord {
@@ -85,6 +88,7 @@ impl ContainerRecord {
             restart: self.spec.restart,
             owner: self.spec.owner.clone(),
             created_at: self.created_at,
+            timing: self.timing.clone(),
         }
     }
 }

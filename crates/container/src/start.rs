@@ -5,13 +5,11 @@
 //! messages; one message to let the child go. Nothing runs another program. What was made is taken down again where a
 //! later step fails.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -25,6 +23,7 @@ use sampan_runtime::{defaults, rootfs};
 use crate::containers::{Container, Inner, lock};
 use crate::mounts::Mounts;
 use crate::server::Server;
+use crate::timing::Laps;
 use crate::{ContainerError, ContainerRecord, failpoint};
 
 impl Inner {
@@ -66,7 +65,8 @@ impl Inner {
         if container.record().address != address {
             container.change(self, |record| record.address = address);
         }
-        match self.start_process(container) {
+        let mut laps = container.timing.starting();
+        match self.start_process(container, &mut laps) {
             Ok((pid, started_at)) => {
                 failpoint::reach("container_started");
                 container.change(self, |record| {
@@ -81,7 +81,9 @@ impl Inner {
                     record.resume = false;
                     record.stopped = false;
                 });
-                Ok(container.record())
+                laps.lap("record");
+                self.metrics.started(&container.id, &laps);
+                Ok(ContainerRecord { timing: laps.steps(), ..container.record() })
             }
             Err(error) => {
                 self.take_down(container);
@@ -94,15 +96,15 @@ impl Inner {
                 });
                 container.logged.send_replace(true);
                 container.streams.give_up();
+                self.metrics.failed();
                 Err(error)
             }
         }
     }
 
-    fn start_process(&self, container: &Container) -> Result<(u32, Timestamp), ContainerError> {
+    fn start_process(&self, container: &Container, laps: &mut Laps) -> Result<(u32, Timestamp), ContainerError> {
         let record = container.record();
         let foundation = &self.foundation;
-        let mut laps = Laps::start();
         let image = Image::read(&**foundation.images.blobs(), &record.spec.image)?;
         // overlay wants the top layer first; the image lists the bottom one first
         let images = &foundation.images;
@@ -158,7 +160,6 @@ impl Inner {
         if name_service.is_some() {
             foundation.edge.add_server(&server.id, name_service);
         }
-        tracing::debug!(id = container.id.short(), "started: {laps}");
         Ok((pid, at))
     }
 
@@ -212,34 +213,6 @@ impl Inner {
             limits: Vec::new(),
             oom_score_adj: None,
         }
-    }
-}
-
-/// Where a start's time went, for the log.
-struct Laps {
-    last: Instant,
-    took: Vec<(&'static str, Duration)>,
-}
-
-impl Laps {
-    fn start() -> Self {
-        Self { last: Instant::now(), took: Vec::with_capacity(6) }
-    }
-
-    fn lap(&mut self, what: &'static str) {
-        let now = Instant::now();
-        self.took.push((what, now - self.last));
-        self.last = now;
-    }
-}
-
-impl fmt::Display for Laps {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (what, took) in &self.took {
-            write!(f, "{what} {:.2} ms, ", took.as_secs_f64() * 1e3)?;
-        }
-        let all: Duration = self.took.iter().map(|(_, took)| *took).sum();
-        write!(f, "in all {:.2} ms", all.as_secs_f64() * 1e3)
     }
 }
 
@@ -343,6 +316,7 @@ mod tests {
             stopped: false,
             for_later: false,
             created_at: Timestamp::UNIX_EPOCH,
+            timing: Vec::new(),
         }
     }
 

@@ -22,7 +22,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::view::{ContainerView, ErrorView, Exit, TerminalSize};
+use crate::view::{ContainerView, ErrorView, Exit, TerminalSize, TimingStep};
 
 /// The protocol's name in `Upgrade`.
 pub const PROTOCOL: &str = "sampan-stream";
@@ -42,6 +42,9 @@ pub enum Control {
     Started {
         /// It, on the host.
         pid: u32,
+        /// Where the time of its start went (a container's first process only).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        timing: Vec<TimingStep>,
     },
     /// From the daemon: it has ended, and all of its output came before. The last frame.
     Exited(Exit),

@@ -527,6 +527,18 @@ pub struct ContainerView {
     pub owner: Owner,
     /// When it was created.
     pub created_at: Timestamp,
+    /// Where the time of its start went; in the answer to a request that started it, and nowhere else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timing: Vec<TimingStep>,
+}
+
+/// A step of a start, and how long it took: the daemon's own, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TimingStep {
+    /// What was done. Which steps there are changes with how a start is done.
+    pub step: String,
+    /// In microseconds.
+    pub us: u64,
 }
 
 /// The server under a container.

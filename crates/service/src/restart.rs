@@ -277,6 +277,7 @@ mod tests {
             stopped: false,
             for_later: false,
             created_at: start,
+            timing: Vec::new(),
         }
     }
 

@@ -141,7 +141,7 @@ pub(super) async fn exec(
     match begun.await {
         Ok((Some(upgrade), mut session, with_stdin)) => upgraded(upgrade, async move |io| {
             let Some(io) = io else { return };
-            let started = Control::Started { pid: session.pid };
+            let started = Control::Started { pid: session.pid, timing: Vec::new() };
             // a terminal is one, for resizing, also where nobody types
             let mut input = session.take_input();
             if let Some(input) = &mut input
@@ -217,7 +217,7 @@ async fn talk(mut io: Io, mut attached: Attached, started: Result<ContainerRecor
             attached.started(pid);
             // it may have ended already
             let input = if stdin { attached.input().await.unwrap_or_default() } else { None };
-            converse(io, &[Control::Started { pid }], Talk::Container(attached), input).await;
+            converse(io, &[Control::Started { pid, timing: record.timing }], Talk::Container(attached), input).await;
         }
         Err(error) => {
             let failed = Control::Failed(ApiError::from(error).view);

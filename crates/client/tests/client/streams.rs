@@ -27,7 +27,7 @@ async fn a_process_is_attached_to_until_it_ends() {
         told.push(event.unwrap());
     }
     let expected = [
-        ProcessEvent::Started { pid: 7 },
+        ProcessEvent::Started { pid: 7, timing: Vec::new() },
         ProcessEvent::Output(Output::Stdout, "out".into()),
         ProcessEvent::Output(Output::Stderr, "err".into()),
         ProcessEvent::Exited(Exit { exit_code: Some(3), oom_killed: false }),

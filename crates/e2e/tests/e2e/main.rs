@@ -37,6 +37,7 @@ mod sources;
 mod streams;
 mod survives;
 mod tidy;
+mod timing;
 mod under_load;
 mod up;
 mod volumes;

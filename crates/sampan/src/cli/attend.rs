@@ -15,7 +15,7 @@
 use std::time::{Duration, Instant};
 
 use sampan_client::{Client, ClientError, Output, ProcessEvent, ProcessInput, ProcessOutput, ProcessStream};
-use sampan_model::view::{ContainerView, ErrorView, Exit};
+use sampan_model::view::{ErrorView, Exit};
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -74,7 +74,7 @@ pub enum End {
     Lost(ClientError),
 }
 
-/// Attends to a process until it ends or is left. The container that was created for it is told to `created`; `held` is a
+/// Attends to a process until it ends or is left. What happens to it before its output is told to `told`; `held` is a
 /// signal that came before there was anything to hand it on to.
 pub async fn attend(
     client: &Client,
@@ -83,7 +83,7 @@ pub async fn attend(
     attention: &Attention,
     signals: &mut Signals,
     held: Option<&'static str>,
-    mut created: impl FnMut(&ContainerView),
+    mut told: impl FnMut(&ProcessEvent),
 ) -> Result<End, Failure> {
     let (input, output) = stream.split();
     // dropped first on whichever way out, and before anything is said
@@ -96,7 +96,7 @@ pub async fn attend(
     }
     let (orders, mut ordered) = mpsc::channel(SIGNALS);
     let (started, starts) = oneshot::channel();
-    let writing = copy_output(output, &mut created, started);
+    let writing = copy_output(output, &mut told, started);
     let typing = copy_input(input, attention, &mut ordered);
     let handing = hand_on(client, target, taken, starts, orders);
     tokio::pin!(writing, typing, handing);
@@ -286,7 +286,7 @@ async fn next_resize(signal: &mut Option<Signal>) {
 /// `started` when it runs: before, there is nothing to send a signal to.
 async fn copy_output(
     mut output: ProcessOutput,
-    created: &mut impl FnMut(&ContainerView),
+    told: &mut impl FnMut(&ProcessEvent),
     started: oneshot::Sender<String>,
 ) -> End {
     let (mut started, mut name) = (Some(started), None);
@@ -298,9 +298,11 @@ async fn copy_output(
             Some(Err(error)) => return End::Lost(error),
             None => unreachable!("the stream ends with one of the events below"),
         };
+        if matches!(event, ProcessEvent::Created(_) | ProcessEvent::Started { .. }) {
+            told(&event);
+        }
         let written = match event {
             ProcessEvent::Created(view) => {
-                created(&view);
                 name = Some(view.name.to_string());
                 Ok(())
             }

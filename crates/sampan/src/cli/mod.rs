@@ -39,6 +39,7 @@ mod server;
 mod stats;
 mod table;
 mod terminal;
+mod timing;
 mod up;
 mod volume;
 
@@ -53,6 +54,7 @@ pub use failure::print_error;
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    timing::begin();
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -329,6 +329,7 @@ mod tests {
             restart: Default::default(),
             owner: Default::default(),
             created_at: at(0),
+            timing: vec![],
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sampan_client::{Client, ClientError};
+use sampan_client::{Client, ClientError, ProcessEvent};
 use sampan_model::view::{ContainerCreate, ContainerView, ErrorView};
 
 use super::args::{CreateCommandArgs, Globals, RunArgs};
@@ -11,6 +11,7 @@ use super::connect::connect;
 use super::create::request;
 use super::failure::Failure;
 use super::output;
+use super::timing::Timing;
 
 /// Docker's exit codes for what is not the container's own doing.
 pub const OURS: u8 = 125;
@@ -27,19 +28,24 @@ pub async fn run(globals: &Globals, args: RunArgs) -> Result<u8, Failure> {
 
 /// `sampan run`, on a server of that name where one is given.
 async fn run_request(globals: &Globals, args: RunArgs, server: Option<sampan_model::Label>) -> Result<u8, Failure> {
-    let RunArgs { detach, attend, create } = args;
+    let RunArgs { detach, timing, attend, create } = args;
+    let mut timing = if timing { Timing::begun() } else { Timing::none() };
     let attention = Attention::new(attend, create.interactive, create.tty);
     let mut create = request(create)?;
     create.server = server.or(create.server);
     let mut signals = Signals::listen()?;
     let client = connect(globals).await?;
+    timing.lap("command line");
     if detach {
         // one Ctrl-C comes too late: what was asked for is done
         let (container, _) = signals.hold(client.create_container(&create)).await?;
-        print_id(globals, &container.map_err(refused)?)?;
+        let container = container.map_err(refused)?;
+        timing.lap("until it runs");
+        print_id(globals, &container)?;
+        timing.print(globals, &container.timing);
         return Ok(0);
     }
-    foreground(globals, &client, &create, &attention, &mut signals).await
+    foreground(globals, &client, &create, &attention, &mut signals, timing).await
 }
 
 /// `sampan server run`.
@@ -64,13 +70,26 @@ async fn foreground(
     create: &ContainerCreate,
     attention: &Attention,
     signals: &mut Signals,
+    mut timing: Timing,
 ) -> Result<u8, Failure> {
     // one Ctrl-C waits until there is something to send it to
     let (stream, held) = signals.hold(client.run_attached(create)).await?;
     let stream = stream.map_err(refused)?;
-    let mut container = None;
-    let created = |view: &ContainerView| container = Some(view.clone());
-    let end = attend(client, stream, Target::Container(None), attention, signals, held, created).await?;
+    timing.lap("until it is asked for");
+    let (mut container, mut steps) = (None, Vec::new());
+    let told = |event: &ProcessEvent| match event {
+        ProcessEvent::Created(view) => {
+            container = Some(view.clone());
+            timing.lap("until it is created");
+        }
+        ProcessEvent::Started { timing: daemons, .. } => {
+            steps.clone_from(daemons);
+            timing.lap("until it runs");
+        }
+        _ => {}
+    };
+    let end = attend(client, stream, Target::Container(None), attention, signals, held, told).await?;
+    timing.lap("until it has ended");
     let Some(container) = container else {
         return Err(match end {
             End::Failed(error) => refused(ClientError::Api { status: 400, error }),
@@ -86,7 +105,9 @@ async fn foreground(
             if create.remove_at_exit {
                 // it is removed when it has been waited for; whether that succeeds is not this command's result
                 let _ = client.wait_container(container.id.as_str()).await;
+                timing.lap("until it is removed");
             }
+            timing.print(globals, &steps);
             if exit.oom_killed && !globals.quiet {
                 let memory = container.server.memory_bytes;
                 eprintln!("sampan: {name} ran out of memory, of which it has {memory}; --memory gives more");

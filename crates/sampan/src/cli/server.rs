@@ -21,8 +21,8 @@ pub async fn server(globals: &Globals, command: ServerCommand) -> Result<u8, Fai
         ServerCommand::Ls => list(globals).await?,
         ServerCommand::Inspect { names } => inspect(globals, &names).await?,
         ServerCommand::Run(args) => {
-            let ServerRunArgs { on, detach, attend, create } = *args;
-            return run::run_on(globals, RunArgs { detach, attend, create }, on).await;
+            let ServerRunArgs { on, detach, timing, attend, create } = *args;
+            return run::run_on(globals, RunArgs { detach, timing, attend, create }, on).await;
         }
         ServerCommand::Deploy { name, source, service } => {
             return up::up(globals, UpArgs { source, name: service, server: Some(name), ..UpArgs::default() }).await;

@@ -92,6 +92,9 @@ pub struct ServerRunArgs {
     /// Do not wait for it; print its id
     #[arg(long, short)]
     pub detach: bool,
+    /// Say on standard error where the time went, step by step
+    #[arg(long)]
+    pub timing: bool,
     #[command(flatten)]
     pub attend: AttendArgs,
     #[command(flatten)]
