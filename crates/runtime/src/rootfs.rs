@@ -6,6 +6,8 @@
 //!
 //! Made in the daemon, as mounting waits for locks and disks and the supervisor waits for neither.
 
+mod stack;
+
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
@@ -13,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use sampan_model::IdRange;
-use sampan_sys::identity::FileOwner;
-use sampan_sys::mount::{self, Attributes, Builder, MountError};
+use sampan_sys::mount::{self, MountError};
+
+use self::stack::{Upper, stack};
 
 /// The most layers of one image: overlayfs's own limit is 500.
 pub const MOST_LAYERS: usize = 128;
@@ -55,9 +58,9 @@ pub enum RootfsError {
         #[source]
         source: io::Error,
     },
-    /// The kernel before 6.7 takes all layers in 255 bytes.
-    #[error("an image of {0} layers is too much for this kernel; Linux 6.7 and newer take more than 10")]
-    OldKernel(usize),
+    /// The layers could not be put where a kernel before 6.15 wants them.
+    #[error("put the layers over one another in a mount namespace aside, as a kernel before 6.15 needs it")]
+    Aside(#[source] io::Error),
     /// This thread may not create files in the container's name.
     #[error("create files as the container's root {0}")]
     Owner(u32, #[source] io::Error),
@@ -91,7 +94,7 @@ pub fn mount_overlay(
     prepare(lowers[0], dir)?;
     // upper and work directory must be on one mount: that of the directory above them
     let upper = mapped(dir, userns)?;
-    overlay(lowers, Path::new(&path_of(&upper)), userns, ids)
+    overlay(lowers, &upper, Path::new(""), userns, ids)
 }
 
 /// As [`mount_overlay`], with a directory of a file system that is mounted nowhere: `below` its top, which is empty where
@@ -113,20 +116,18 @@ pub fn mount_overlay_on(
     let upper = Path::new(&path_of(&disk)).join(below);
     prepare(lowers[0], &upper)?;
     mount::map_ids(disk.as_fd(), userns).map_err(|source| RootfsError::Idmap { path: upper.clone(), source })?;
-    overlay(lowers, &upper, userns, ids)
+    overlay(lowers, &disk, below, userns, ids)
 }
 
-/// `upper` is below a mount by its descriptor, so that it is short.
-fn overlay(lowers: &[&Path], upper: &Path, userns: BorrowedFd<'_>, ids: IdRange) -> Result<OwnedFd, RootfsError> {
+fn overlay(
+    lowers: &[&Path],
+    mount: &OwnedFd,
+    below: &Path,
+    userns: BorrowedFd<'_>,
+    ids: IdRange,
+) -> Result<OwnedFd, RootfsError> {
     let layers = lowers.iter().map(|path| mapped(path, userns)).collect::<Result<Vec<_>, _>>()?;
-    let overlay = with_lowers(&layers)?
-        .set("upperdir", &upper.join("u").to_string_lossy())?
-        .set("workdir", &upper.join("w").to_string_lossy())?
-        .flag("volatile")?;
-    // Overlayfs works with the rights of whoever made it. Made by host root it would go read-only without a word: 0 is
-    // not mapped on the upper mount, so its first mkdir there gets EOVERFLOW. It is the container's root that makes it.
-    let _owner = FileOwner::assume(ids.start, ids.start).map_err(|source| RootfsError::Owner(ids.start, source))?;
-    Ok(overlay.mount(Attributes::MOUNT_ATTR_NODEV)?)
+    stack(&layers, Some(&Upper { mount, below, owner: ids.start }))
 }
 
 /// An image's files as they are on the disk, to be read here: detached, read-only, owned by 0 and so on. Blocks.
@@ -147,7 +148,7 @@ pub fn mount_layers(lowers: &[&Path]) -> Result<OwnedFd, RootfsError> {
         all if all.len() > MOST_LAYERS => Err(RootfsError::Layers(all.len())),
         all => {
             let layers = all.iter().map(|path| clone(path)).collect::<Result<Vec<_>, _>>()?;
-            Ok(with_lowers(&layers)?.mount(Attributes::MOUNT_ATTR_RDONLY | Attributes::MOUNT_ATTR_NODEV)?)
+            stack(&layers, None)
         }
     }
 }
@@ -204,24 +205,4 @@ fn mapped(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, RootfsError> {
 /// mean something.
 fn path_of(mount: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", mount.as_raw_fd())
-}
-
-fn with_lowers(layers: &[OwnedFd]) -> Result<Builder, RootfsError> {
-    let mut overlay = Builder::open("overlay")?;
-    for (at, layer) in layers.iter().enumerate() {
-        overlay = match overlay.set("lowerdir+", &path_of(layer)) {
-            Err(MountError::Option { .. }) if at == 0 => return with_lowers_joined(layers),
-            other => other?,
-        };
-    }
-    Ok(overlay)
-}
-
-/// Before Linux 6.7.
-fn with_lowers_joined(layers: &[OwnedFd]) -> Result<Builder, RootfsError> {
-    let joined = layers.iter().map(path_of).collect::<Vec<_>>().join(":");
-    if joined.len() > 255 {
-        return Err(RootfsError::OldKernel(layers.len()));
-    }
-    Ok(Builder::open("overlay")?.set("lowerdir", &joined)?)
 }

@@ -6,10 +6,12 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::thread;
 
 use rustix::fs::CWD;
 pub use rustix::mount::MountAttrFlags as Attributes;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// A file system could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,14 @@ impl MountError {
     pub fn source_error(&self) -> &io::Error {
         match self {
             Self::Open { source, .. } | Self::Option { source, .. } | Self::Create { source, .. } => source,
+        }
+    }
+
+    /// What the kernel said beside its error; empty where it said nothing.
+    pub fn said(&self) -> &str {
+        match self {
+            Self::Open { .. } => "",
+            Self::Option { said, .. } | Self::Create { said, .. } => said,
         }
     }
 }
@@ -238,6 +248,29 @@ pub fn part_tree(mount: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = libc_attributes(MountAttrFlags::empty(), None);
     attributes.propagation = MS_PRIVATE;
     set_attributes(mount, AT_RECURSIVE, &attributes)
+}
+
+/// Runs `work` in a mount namespace of its own, which is gone when it returns, and gives back what that is. Nothing that
+/// is mounted there is seen anywhere else; what is detached or cloned there lasts.
+///
+/// It runs on a thread made for it, whose working directory is its own too.
+///
+/// # Errors
+/// The thread or its namespace could not be made.
+///
+/// # Panics
+/// Where `work` does.
+pub fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let inside = thread::Builder::new().name("mountns".into()).spawn_scoped(scope, || {
+            // SAFETY: what is unsafe to leave is the table of descriptors; this leaves the mount namespace, and with it
+            // the working directory that was shared with the other threads
+            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+            rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            Ok(work())
+        })?;
+        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;

@@ -187,7 +187,7 @@ fn killing_without_cgroup_kill() {
     }
 }
 
-/// The unified hierarchy alone, as on version 2: here it has no controllers, but directories, joining, killing and
+/// The unified hierarchy alone, as on version 2. On a hybrid it has no controllers, but directories, joining, killing and
 /// removing are the same.
 #[test]
 fn the_unified_hierarchy_alone() {
@@ -200,6 +200,9 @@ fn the_unified_hierarchy_alone() {
     assert_eq!(cgroups.mounts(), Mounts::V2);
     let mount = cgroups.hierarchies[0].mount.join(format!("sampan-test-v2-{}", std::process::id()));
     file::make(&mount).unwrap();
+    for directory in [&cgroups.hierarchies[0].mount, &mount] {
+        hand_down(&cgroups.hierarchies[0], directory).unwrap();
+    }
     let place = Place { hierarchy: cgroups.hierarchies[0].clone(), directory: mount.join("server-s") };
     let devices = DefaultDevices::load(&cgroups).unwrap();
     let server = ServerGroup::new(Mounts::V2, vec![place], devices);
