@@ -43,8 +43,15 @@ pub const CRUN: Tool = Tool { name: "crun", packages: &["crun"], file: "usr/bin/
 pub const LIBRARIES: Tool =
     Tool { name: "libraries", packages: &["zlib1g-dev", "libsqlite3-dev"], file: "usr/include/sqlite3.h" };
 
+/// The machine that runs another kernel than this one's.
+pub const QEMU: Tool =
+    Tool { name: "qemu", packages: &["qemu-system-x86", "qemu-system-common"], file: "usr/bin/qemu-system-x86_64" };
+/// That kernel, whatever version this release of Debian has, and its modules.
+pub const KERNEL: Tool = Tool { name: "kernel", packages: &["linux-image-cloud-amd64"], file: "boot/vmlinuz-*" };
+
 /// What the tests need.
-pub const FOR_TESTS: &[&Tool] = &[&BUSYBOX, &GO, &LIBRARIES, &RUNC, &SKOPEO, &PODMAN, &DOCKER, &SYSTEMD, &GROFF];
+pub const FOR_TESTS: &[&Tool] =
+    &[&BUSYBOX, &GO, &LIBRARIES, &RUNC, &CRUN, &SKOPEO, &PODMAN, &DOCKER, &SYSTEMD, &GROFF, &QEMU, &KERNEL];
 /// What the benchmarks need.
 pub const FOR_BENCHMARKS: &[&Tool] = &[&BUSYBOX, &RUNC, &CRUN, &DOCKER];
 
@@ -52,11 +59,34 @@ pub const FOR_BENCHMARKS: &[&Tool] = &[&BUSYBOX, &RUNC, &CRUN, &DOCKER];
 const NEEDED: &[&str] = &["apt-get", "apt-cache", "apt-config", "dpkg"];
 /// Where following dependencies ends: what a machine with a C compiler has.
 const BASE: &[&str] = &["libc6", "libc6-dev", "debconf", "dpkg"];
-/// What is depended on for a use that is none of ours: signatures, an init system, hooks of the package's own scripts.
-const NOT_USED: &[&str] =
-    &["gnupg", "init-system-helpers", "dmsetup", "python3", "systemd", "adduser", "iptables", "lsb-base"];
+/// What is depended on for a use that is none of ours: signatures, an init system, hooks of the package's own scripts,
+/// displays and sound of an emulated machine.
+const NOT_USED: &[&str] = &[
+    "gnupg",
+    "init-system-helpers",
+    "dmsetup",
+    "python3",
+    "systemd",
+    "adduser",
+    "iptables",
+    "lsb-base",
+    "kmod",
+    "linux-base",
+    "initramfs-tools",
+    "ipxe-qemu",
+    "libasound2",
+    "libbrlapi0.8",
+    "libcacard0",
+    "libepoxy0",
+    "libgbm1",
+    "libncursesw6",
+    "libsndio7.0",
+    "libspice-server1",
+    "libusb-1.0-0",
+    "libusbredirparser1",
+];
 /// The most packages one tool may come to.
-const PACKAGES: usize = 40;
+const PACKAGES: usize = 60;
 
 impl Tool {
     /// The directory that it is, or will be, unpacked in.
@@ -108,7 +138,7 @@ pub fn print_all() -> Result<()> {
     for tools in [FOR_TESTS, FOR_BENCHMARKS] {
         fetch(tools)?;
     }
-    for tool in [&BUSYBOX, &GO, &RUNC, &CRUN, &LIBRARIES, &SKOPEO, &PODMAN, &DOCKER, &SYSTEMD, &GROFF] {
+    for tool in FOR_TESTS {
         println!("{}\t{}", tool.name, tool.dir().display());
     }
     Ok(())

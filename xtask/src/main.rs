@@ -12,6 +12,7 @@ mod dist;
 mod floors;
 mod licences;
 mod process;
+mod programs;
 mod test;
 mod workspace;
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::process::{self, cargo, run};
-use crate::{debian, workspace};
+use crate::{debian, programs, workspace};
 
 /// Fetches, builds, tests. Arguments are handed on to `cargo test`.
 pub fn test(arguments: &[&str]) -> Result<()> {
@@ -14,6 +14,9 @@ pub fn test(arguments: &[&str]) -> Result<()> {
     let mut command = cargo();
     command.current_dir(workspace::root()).args(["test", "--locked", "--workspace"]).args(arguments);
     point_at_tools(&mut command);
+    if programs::are_wanted(arguments) {
+        command.env("SAMPAN_TEST_PROGRAMS", programs::build()?);
+    }
     if !process::is_root() {
         as_root(&mut command)?;
     }

@@ -29,7 +29,7 @@ pub fn go_dir() -> PathBuf {
 
 /// The directory of libraries to link with.
 pub fn libraries() -> PathBuf {
-    let dir = tool("libraries").join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+    let dir = tool("libraries").join("usr/lib").join(multiarch());
     existing(dir, "cargo xtask tools")
 }
 
@@ -38,6 +38,34 @@ pub fn systemd() -> PathBuf {
     let dir = tool("systemd");
     existing(dir.join("usr/bin/systemd-analyze"), "cargo xtask tools");
     dir
+}
+
+/// The emulator.
+pub fn qemu() -> PathBuf {
+    existing(tool("qemu").join("usr/bin/qemu-system-x86_64"), "cargo xtask tools")
+}
+
+/// The guest's kernel. Its modules lie below the same tool's directory.
+pub fn kernel() -> PathBuf {
+    let boot = existing(tool("kernel").join("boot"), "cargo xtask tools");
+    let kernel = std::fs::read_dir(&boot).expect("the kernel's directory").flatten().map(|entry| entry.path());
+    let is_kernel =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"));
+    kernel.into_iter().find(is_kernel).unwrap_or_else(|| panic!("no vmlinuz in {}", boot.display()))
+}
+
+/// The test programs that run in the guest, by name: only cargo knows where they are.
+pub fn test_programs() -> Vec<(String, PathBuf)> {
+    let told = std::env::var("SAMPAN_TEST_PROGRAMS").expect(
+        "SAMPAN_TEST_PROGRAMS says which test programs run in the guest: run `cargo xtask test -- --test guest`",
+    );
+    let pairs = told.split(':').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, path)| (name.to_owned(), existing(path.into(), "cargo xtask test"))).collect()
+}
+
+/// Debian's directory for this machine's libraries.
+pub fn multiarch() -> String {
+    format!("{}-linux-gnu", std::env::consts::ARCH)
 }
 
 /// groff with its own macros and fonts, to be given words.

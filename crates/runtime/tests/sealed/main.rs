@@ -14,11 +14,16 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
-    match args.next().as_deref().and_then(|word| word.to_str()) {
+    let first = args.next();
+    match first.as_deref().and_then(|word| word.to_str()) {
         Some("supervisor") => sampan_runtime::supervisor::main(args),
         Some("logger") => sampan_runtime::logger::main(),
         Some("edge") => harness::edge(),
         Some("inside") => inside::main(args),
-        filter => tests::run(filter),
+        first => {
+            let rest: Vec<String> = args.filter_map(|word| word.into_string().ok()).collect();
+            let words: Vec<&str> = first.into_iter().chain(rest.iter().map(String::as_str)).collect();
+            tests::run(&words)
+        }
     }
 }

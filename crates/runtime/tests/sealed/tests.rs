@@ -15,11 +15,14 @@ mod streams;
 
 type Test = (&'static str, fn(&Layer));
 
-/// Runs those whose names contain `filter`. With one thread: the tests count processes and mounts of the machine's.
-pub fn run(filter: Option<&str>) -> ExitCode {
-    if matches!(filter, Some("--list")) {
+/// Runs those whose names contain the first of `words`, but for those that contain a word after `--skip`. With one
+/// thread: the tests count processes and mounts of the machine's.
+pub fn run(words: &[&str]) -> ExitCode {
+    if words.contains(&"--list") {
         return ExitCode::SUCCESS;
     }
+    let skipped: Vec<&str> = words.windows(2).filter(|pair| pair[0] == "--skip").map(|pair| pair[1]).collect();
+    let filter = words.first().copied().filter(|filter| !filter.starts_with('-')).unwrap_or("");
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: the sealed start needs root");
         return ExitCode::SUCCESS;
@@ -27,7 +30,6 @@ pub fn run(filter: Option<&str>) -> ExitCode {
     // orphans of a supervisor that a test kills come here, and are reaped here as init would
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("subreaper");
     let layer = Layer::make();
-    let filter = filter.filter(|filter| !filter.starts_with('-')).unwrap_or("");
     let mut failed = 0;
     for (name, test) in sealed::TESTS
         .iter()
@@ -36,7 +38,7 @@ pub fn run(filter: Option<&str>) -> ExitCode {
         .chain(processes::TESTS)
         .chain(servers::TESTS)
         .chain(streams::TESTS)
-        .filter(|(name, _)| name.contains(filter))
+        .filter(|(name, _)| name.contains(filter) && !skipped.iter().any(|skipped| name.contains(skipped)))
     {
         let since = Instant::now();
         let passed = std::panic::catch_unwind(AssertUnwindSafe(|| test(&layer))).is_ok();
