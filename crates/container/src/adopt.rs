@@ -134,7 +134,7 @@ impl Inner {
             (ContainerStatus::Exited | ContainerStatus::Removing, held_now) => {
                 if held_now.is_some() {
                     self.take_down(container);
-                    self.forget(container);
+                    self.forget(&container.id);
                 }
                 record.resume && record.spec.service.is_none() && self.may_resume(&record)
             }
@@ -178,9 +178,7 @@ impl Inner {
                 tracing::warn!(id = %held.id, %error, "a process without a record could not be ended");
             }
         }
-        if let Err(error) = self.foundation.supervisor.call(Request::Forget { id: held.id.clone() }, &[]) {
-            tracing::warn!(id = %held.id, %error, "the supervisor could not be told to forget a container");
-        }
+        self.forget(&held.id);
     }
 
     /// Removes wires, cgroups and directories of servers that no running container has; goes on past failures.

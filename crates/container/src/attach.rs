@@ -48,6 +48,11 @@ impl Streams {
         lock(&self.size).unwrap_or(SIZE)
     }
 
+    /// The pipes of those who want all that its next life writes.
+    pub(crate) fn take_waiting(&self) -> Vec<OwnedFd> {
+        std::mem::take(&mut *lock(&self.waiting))
+    }
+
     /// It was not started: who waits for its output waits for nothing.
     pub(crate) fn give_up(&self) {
         lock(&self.waiting).clear();
@@ -55,12 +60,6 @@ impl Streams {
 }
 
 impl Inner {
-    /// Has those who wait for a container's output follow it, from its first byte on. It is created, and has not gone on.
-    pub(crate) fn follow_from_start(&self, container: &Container) -> Result<(), ContainerError> {
-        let waiting = std::mem::take(&mut *lock(&container.streams.waiting));
-        waiting.into_iter().try_for_each(|pipe| self.follow_output(&container.id, &pipe))
-    }
-
     fn follow_output(&self, id: &ContainerId, pipe: &OwnedFd) -> Result<(), ContainerError> {
         let follow = Request::Follow { id: id.clone() };
         match self.foundation.supervisor.call(follow, &[pipe.as_fd()]) {

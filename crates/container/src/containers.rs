@@ -30,6 +30,7 @@ use crate::attach::Streams;
 use crate::binds::IdMaps;
 use crate::exec::Execs;
 use crate::named::Named;
+use crate::pool::{Child, Pool};
 use crate::timing::{Metrics, Timing};
 use crate::wires::Wires;
 use crate::{ContainerError, ContainerRecord, EdgeTables, Images, Machine, Supervisor, Volumes};
@@ -56,6 +57,8 @@ pub struct Foundation {
     pub containers_dir: PathBuf,
     /// `$SAMPAN_ROOT/logs`.
     pub logs_dir: PathBuf,
+    /// How many servers are to wait ready.
+    pub pool_size: usize,
 }
 
 /// All containers. Cheap to clone.
@@ -71,6 +74,8 @@ pub(crate) struct Inner {
     /// The daemon stops: nothing is started any more.
     pub(crate) stopping: AtomicBool,
     pub(crate) wires: Arc<Wires>,
+    /// Servers that wait ready.
+    pub(crate) pool: Pool,
     /// Processes beside containers' first ones.
     pub(crate) execs: Execs,
     /// How long what took.
@@ -132,6 +137,8 @@ pub(crate) struct Container {
     pub(crate) streams: Streams,
     /// Where the time of its start goes.
     pub(crate) timing: Timing,
+    /// The server and the child that were waiting for it, until it is started.
+    pub(crate) child: Mutex<Option<Child>>,
 }
 
 impl Container {
@@ -149,6 +156,7 @@ impl Container {
             is_kept: AtomicUsize::new(0),
             streams: Streams::default(),
             timing: Timing::default(),
+            child: Mutex::default(),
         }
     }
 
@@ -173,12 +181,14 @@ impl Containers {
         let seccomp = program.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         let wires = Arc::new(Wires::new(Arc::clone(&foundation.network)));
         let stopping = AtomicBool::new(false);
+        let pool = Pool::new(foundation.pool_size);
         Self {
             inner: Arc::new(Inner {
                 foundation,
                 seccomp,
                 stopping,
                 wires,
+                pool,
                 execs: Execs::default(),
                 metrics: Metrics::default(),
                 readers: Arc::default(),
@@ -342,11 +352,12 @@ impl Containers {
             match event {
                 Event::Exited { id, ended } => {
                     let containers = self.clone();
-                    tokio::task::spawn_blocking(move || {
-                        if let Ok(container) = containers.inner.get(&id) {
+                    tokio::task::spawn_blocking(move || match containers.inner.get(&id) {
+                        Ok(container) => {
                             let _turn = lock(&container.turn);
                             containers.inner.ended(&container, &ended);
                         }
+                        Err(_) => containers.inner.unpark(&id),
                     });
                 }
                 Event::Logged { id, pid } => {

@@ -8,7 +8,8 @@ use sampan_model::instance::SERVERS;
 use sampan_model::{ContainerId, ContainerSpec, ContainerState, signal};
 use sampan_store::Durability;
 
-use crate::containers::{Container, Index, Inner};
+use crate::containers::{Container, Index, Inner, lock};
+use crate::pool::Pool;
 use crate::timing::Laps;
 use crate::volumes::volumes_of;
 use crate::{ContainerError, ContainerRecord, Containers, disk, failpoint, mounts};
@@ -22,7 +23,7 @@ impl Containers {
     /// # Errors
     /// The name is taken, the size is more than the machine has, or the image cannot be run here.
     pub async fn create(&self, spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
-        self.blocking("creating a container", move |inner| inner.create(spec)).await
+        self.blocking("creating a container", move |inner| inner.create(spec, Some(&inner.pool))).await
     }
 }
 
@@ -33,7 +34,7 @@ impl Containers {
     /// As of [`create`](Self::create).
     pub async fn create_for_later(&self, spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
         self.blocking("creating a container", move |inner| {
-            let record = inner.create(spec)?;
+            let record = inner.create(spec, None)?;
             let container = inner.get(&record.id)?;
             container.timing.forget();
             container.change(inner, |record| record.for_later = true);
@@ -44,7 +45,8 @@ impl Containers {
 }
 
 impl Inner {
-    fn create(&self, mut spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
+    /// `pool`: where one that is to be started at once gets a server from that waits ready.
+    fn create(&self, mut spec: ContainerSpec, pool: Option<&Pool>) -> Result<ContainerRecord, ContainerError> {
         let mut laps = Laps::begin();
         self.foundation.machine.holds(&spec.size)?;
         self.check_ports(spec.owner.uid, &spec.ports)?;
@@ -77,16 +79,17 @@ impl Inner {
         }
         let command = command_line(&spec, &image)?;
         let env = environment(&spec, &image);
-        let id = new_id()?;
 
         let mut index = self.index();
         index.refuse_taken(&spec.name, &spec.owner, None)?;
         if index.containers.len() >= MOST_CONTAINERS {
             return Err(ContainerError::TooManyContainers(MOST_CONTAINERS));
         }
-        let server_index = match &server {
-            Some(server) => server.index,
-            None => self.free_index(&index)?,
+        let parked = pool.filter(|_| server.is_none()).and_then(Pool::take);
+        let (id, server_index, child) = match (parked, &server) {
+            (Some(parked), _) => (parked.id, parked.index, Some(parked.child)),
+            (None, Some(server)) => (new_id()?, server.index, None),
+            (None, None) => (new_id()?, self.free_index(&index)?, None),
         };
         let record = ContainerRecord {
             id: id.clone(),
@@ -104,12 +107,21 @@ impl Inner {
             created_at: Timestamp::now(),
             timing: Vec::new(),
         };
-        self.foundation.records.put(&record.key(), &record, Durability::RunState)?;
         index.servers.insert(server_index);
-        let container = Container::new(record.clone());
+        let container = Arc::new(Container::new(record.clone()));
+        *lock(&container.child) = child;
+        if let Err(error) = self.foundation.records.put(&record.key(), &record, Durability::RunState) {
+            drop(index);
+            self.take_down(&container);
+            self.forget(&id);
+            if record.server_id.is_none() {
+                self.index().servers.remove(&server_index);
+            }
+            return Err(error.into());
+        }
         laps.lap("spec");
         container.timing.created(laps);
-        index.containers.insert(id, Arc::new(container));
+        index.containers.insert(id, container);
         drop(index);
         failpoint::reach("container_recorded");
         if let Some(size) = &record.spec.disk

@@ -16,7 +16,7 @@ use crate::{ContainerError, Containers, failpoint};
 const KEPT_AFTER_EXIT: Duration = Duration::from_secs(10);
 
 /// How long a container may take to end when it was killed: the kernel's business alone.
-const KILLED_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const KILLED_WITHIN: Duration = Duration::from_secs(30);
 
 const TERMINATE: i32 = 15;
 pub(crate) const KILL: i32 = 9;
@@ -95,6 +95,7 @@ impl Containers {
             running.retain(|container| container.state().borrow().status == ContainerStatus::Running);
             if running.is_empty() {
                 let down = self.blocking("taking servers down", |inner| {
+                    inner.close_pool();
                     inner.all_named().iter().for_each(|named| inner.unmake(named));
                     Ok(())
                 });
@@ -220,7 +221,7 @@ impl Inner {
         failpoint::reach("container_ended");
         self.limit_again(&container.record());
         self.take_down(container);
-        self.forget(container);
+        self.forget(&container.id);
     }
 
     fn cgroup_oom_kills(&self, container: &Container) -> u64 {
@@ -231,9 +232,9 @@ impl Inner {
         })
     }
 
-    pub(crate) fn forget(&self, container: &Container) {
-        if let Err(error) = self.foundation.supervisor.call(Request::Forget { id: container.id.clone() }, &[]) {
-            tracing::warn!(id = %container.id, %error, "the supervisor could not be told to forget a container");
+    pub(crate) fn forget(&self, id: &ContainerId) {
+        if let Err(error) = self.foundation.supervisor.call(Request::Forget { id: id.clone() }, &[]) {
+            tracing::warn!(%id, %error, "the supervisor could not be told to forget a container");
         }
     }
 
@@ -248,7 +249,7 @@ impl Inner {
         container.change(self, |record| record.state.status = ContainerStatus::Removing);
         failpoint::reach("container_removing");
         self.take_down(container);
-        self.forget(container);
+        self.forget(&container.id);
         failpoint::reach("container_down");
         self.remove_from_disk(&container.record())?;
         let directory = self.foundation.containers_dir.join(container.id.as_str());

@@ -61,15 +61,14 @@ impl Inner {
     }
 
     /// Makes a container's cgroup, and that of its server where it has one of its own.
-    pub(crate) fn make_group(&self, record: &ContainerRecord) -> Result<ContainerGroup, CgroupError> {
-        let server = Server::of(record);
+    pub(crate) fn make_group(&self, id: &ContainerId, server: &Server) -> Result<ContainerGroup, CgroupError> {
         let limits = limits(&server.size);
         let group = if server.shared {
-            self.server_group(&server)?
+            self.server_group(server)?
         } else {
             self.foundation.cgroups.create_server(server.id.short(), &limits)?
         };
-        group.create_container(record.id.short(), &limits)
+        group.create_container(id.short(), &limits)
     }
 
     /// Wires a server's network namespace; the sockets of its name service. They are told to the edge when what runs on

@@ -1,13 +1,13 @@
-//! A container's start: cgroup, sealed child, root file system and wire, go. On a server with a name the wire is there.
+//! A container's start: a server with a sealed child in it, a root file system, go.
 //!
-//! What it costs, in order: the image's manifest and config read from disk; two cgroup directories a hierarchy; one
-//! clone in the supervisor; while the child makes its kernel file systems, here an overlay mount and some ten netlink
-//! messages; one message to let the child go. Nothing runs another program. What was made is taken down again where a
-//! later step fails.
+//! What it costs, in order: the image's manifest and config read from disk; where no server waited ready
+//! ([`pool`](crate::pool)), one is made, of two cgroup directories a hierarchy, one clone in the supervisor and some ten
+//! netlink messages; while the child makes its kernel file systems, here an overlay mount; one message to let the child
+//! go. Nothing runs another program. What was made is taken down again where a later step fails.
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -87,7 +87,7 @@ impl Inner {
             }
             Err(error) => {
                 self.take_down(container);
-                self.forget(container);
+                self.forget(&container.id);
                 container.change(self, |record| {
                     record.state.status = ContainerStatus::Exited;
                     record.state.error = Some(with_sources(&error));
@@ -121,49 +121,50 @@ impl Inner {
         }
 
         let server = Server::of(&record);
-        let cgroup = self.make_group(&record)?;
-        laps.lap("cgroup");
-
-        let mut spec = self.start_spec(&record, &image, &user, &cgroup);
-        spec.mounts.clone_from(&mounts.points);
-        spec.terminal = record.spec.terminal.then(|| container.streams.size());
-        let request = Request::Create(Box::new(spec));
-        let (reply, fds) = foundation.supervisor.call(request, &[])?;
-        let Reply::Created { pid } = reply else { return Err(unexpected("create")) };
-        let [_pidfd, userns, netns]: [OwnedFd; 3] = fds.try_into().map_err(|_| unexpected("create"))?;
-        container.life.store(pid, Ordering::SeqCst);
+        let waiting = lock(&container.child).take();
+        let child = match waiting {
+            Some(child) => {
+                self.fit(&server)?;
+                child
+            }
+            None => self.make_child(&container.id, &server)?,
+        };
+        laps.lap("server");
+        container.life.store(child.pid, Ordering::SeqCst);
         container.logged.send_replace(false);
-        self.follow_from_start(container)?;
-        laps.lap("create");
-        failpoint::reach("container_created");
 
         let upper = self.open_upper(&record)?;
         if let Some(top) = lowers.first() {
             rootfs::prepare(top, &upper.path())?;
         }
         write_etc(&upper.path().join("u"), &record)?;
-        let ids = self.block().server_ids(record.server_index);
-        let root = upper.mount(&lowers, userns.as_fd(), ids)?;
-        let made = mounts.make(self, &record, (userns.as_fd(), ids), &user, &lowers)?;
-        let handed: Vec<BorrowedFd<'_>> = [&root].into_iter().chain(&made).map(|mount| mount.as_fd()).collect();
+        let owners = (child.user_namespace.as_fd(), self.block().server_ids(record.server_index));
+        let root = upper.mount(&lowers, owners.0, owners.1)?;
+        let made = mounts.make(self, &record, owners, &user, &lowers)?;
         laps.lap("root");
-        let name_service = if server.shared { None } else { Some(self.connect(&server, netns.as_fd())?) };
-        laps.lap("wire");
         failpoint::reach("container_wired");
 
-        let go = Request::Go { id: container.id.clone() };
-        let Reply::Started { at } = foundation.supervisor.call(go, &handed)?.0 else {
+        let followers = container.streams.take_waiting();
+        let spec = StartSpec {
+            mounts: mounts.points.clone(),
+            terminal: record.spec.terminal.then(|| container.streams.size()),
+            followers: followers.len(),
+            ..self.start_spec(&record, &image, &user)
+        };
+        let handed: Vec<BorrowedFd<'_>> =
+            [&root].into_iter().chain(&made).chain(&followers).map(|mount| mount.as_fd()).collect();
+        let Reply::Started { at } = foundation.supervisor.call(Request::Go(Box::new(spec)), &handed)?.0 else {
             return Err(unexpected("go"));
         };
         laps.lap("go");
         self.publish(opened);
-        if name_service.is_some() {
-            foundation.edge.add_server(&server.id, name_service);
+        if child.name_service.is_some() {
+            foundation.edge.add_server(&server.id, child.name_service);
         }
-        Ok((pid, at))
+        Ok((child.pid, at))
     }
 
-    fn start_spec(&self, record: &ContainerRecord, image: &Image, user: &User, cgroup: &ContainerGroup) -> StartSpec {
+    fn start_spec(&self, record: &ContainerRecord, image: &Image, user: &User) -> StartSpec {
         let working_dir = record.spec.working_dir.as_ref().unwrap_or(&image.config.working_dir);
         let mut env = record.env.clone();
         if !env.iter().any(|pair| pair.starts_with("HOME=")) {
@@ -181,17 +182,12 @@ impl Inner {
                 cwd: if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() },
                 ..self.process_spec(user)
             },
-            ids: self.block().server_ids(record.server_index),
-            cgroup_files: cgroup.files().iter().map(|file| file.to_string_lossy().into_owned()).collect(),
-            cgroup_mounts: cgroup_mounts(cgroup),
-            masked_paths: defaults::masked_paths(),
-            readonly_paths: defaults::readonly_paths(),
-            server: record.server_id.clone(),
             mounts: Vec::new(),
             read_only: record.spec.read_only,
             stdin: record.spec.stdin,
             terminal: None,
             init: record.spec.init,
+            followers: 0,
         }
     }
 }
@@ -216,7 +212,7 @@ impl Inner {
     }
 }
 
-fn cgroup_mounts(cgroup: &ContainerGroup) -> CgroupMounts {
+pub(crate) fn cgroup_mounts(cgroup: &ContainerGroup) -> CgroupMounts {
     use sampan_runtime::cgroup::Mounts;
     match cgroup.mounts() {
         Mounts::V2 => CgroupMounts::V2,

@@ -52,6 +52,7 @@ fn disagreements(sampan: &Sampan) -> Vec<String> {
         return found;
     }
 
+    let parked: Vec<&str> = status["parked"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let instance = Instance::of_root(sampan.root());
     let containers = sampan.containers();
     let running: Vec<&Value> =
@@ -78,8 +79,8 @@ fn disagreements(sampan: &Sampan) -> Vec<String> {
 
     let wires = names_in(Path::new("/sys/class/net"));
     let wires = wires.iter().filter(|name| name.starts_with(&instance.server_interface_prefix())).count();
-    if wires != addresses.len() {
-        found.push(format!("{wires} wires for {} servers", addresses.len()));
+    if wires != addresses.len() + parked.len() {
+        found.push(format!("{wires} wires for {} servers and {} that wait ready", addresses.len(), parked.len()));
     }
     for (dir, ends) in [("containers", ""), ("logs", ".log")] {
         let ids: BTreeSet<&str> = containers.iter().filter_map(|container| container["id"].as_str()).collect();
@@ -90,12 +91,12 @@ fn disagreements(sampan: &Sampan) -> Vec<String> {
             }
         }
     }
-    found.extend(strange_processes(&instance, &running));
+    found.extend(strange_processes(&instance, &running, &parked));
     found
 }
 
 /// Processes in a server's cgroup that are of no running container.
-fn strange_processes(instance: &Instance, running: &[&Value]) -> Vec<String> {
+fn strange_processes(instance: &Instance, running: &[&Value], parked: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for group in groups(&instance.cgroup_name()) {
         let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
@@ -105,8 +106,8 @@ fn strange_processes(instance: &Instance, running: &[&Value]) -> Vec<String> {
             let pid = container["state"]["pid"].as_u64().unwrap_or(0).to_string();
             path.contains(&id[..id.len().min(12)]) || procs.lines().any(|line| line == pid)
         };
-        let is_role = path.contains("/role-");
-        if !procs.is_empty() && !is_role && !running.iter().any(|container| of_running(&container)) {
+        let is_known = path.contains("/role-") || parked.iter().any(|id| path.contains(&id[..12]));
+        if !procs.is_empty() && !is_known && !running.iter().any(|container| of_running(&container)) {
             let processes = procs.split_whitespace().collect::<Vec<_>>().join(" ");
             found.push(format!("processes {processes} in {path} are of no running container"));
         }

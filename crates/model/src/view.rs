@@ -104,6 +104,9 @@ pub struct DaemonView {
     pub http: Vec<SocketAddr>,
     /// The processes: `daemon`, `supervisor`, `logger`, `edge`.
     pub processes: Vec<ProcessView>,
+    /// The servers that wait ready for containers, by the ids that these are going to have.
+    #[serde(default)]
+    pub parked: Vec<String>,
     /// What runs less well than it could, in words: listeners that could not be opened, forwarding that is blocked…
     pub warnings: Vec<String>,
 }

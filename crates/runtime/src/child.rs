@@ -8,12 +8,14 @@
 //! ── the supervisor has written the id maps, and raised what limits are to be raised ──
 //! root of the container
 //!   cgroup namespace              after joining: what it is in is what it sees as "/"
-//!   own mounts, host name
+//!   own mounts
 //!   proc, sysfs, …                while the host's are still in sight, or the kernel refuses new ones
-//! ── the daemon has mounted the root and wired the network ──
-//!   the root's place, pivot       from here on no path leads to the host
-//!   file systems into the root, devices, what was asked to be mounted
-//!   what is hidden and what is read-only
+//!   a small root of its own       from here on no path leads to the host, and none of its disks is held on to
+//!   what is hidden in them and what is read-only
+//! ── it may be parked here; the daemon has mounted the root and wired the network ──
+//!   host name
+//!   the root's place, those file systems into it, pivot
+//!   what was asked to be mounted
 //!   session, keyring, terminal
 //!   capabilities, user            the last things that root may do for it
 //!   no new privileges, seccomp    last: it forbids much of the above
@@ -40,12 +42,11 @@ use sampan_sys::{frame, identity, process};
 
 use self::program::{Program, begin_session};
 use self::terminal::Terminal;
-use crate::wire::{Failure, StartSpec};
+use crate::wire::{CreateSpec, Failure, StartSpec};
 
-/// To the child: its id maps are written, its limits are raised.
+/// To the child: its id maps are written. The next word is a [`StartSpec`] in JSON: what it becomes. Beside it, in this
+/// order, its standard input, output and error where it has no terminal, its root file system, and what is mounted there.
 pub(crate) const MAPPED: &[u8] = b"mapped";
-/// To the child: go on, with the root file system beside it.
-pub(crate) const GO: &[u8] = b"go";
 /// From the child: all that is left is `execve`. Beside it both ends of its terminal, where it has one.
 pub(crate) const EXECUTING: &[u8] = b"executing";
 
@@ -76,19 +77,19 @@ pub(crate) const NAMESPACES: Namespaces = Namespaces::USER
     .and(Namespaces::NET);
 
 /// Runs in the child, whose working directory is the supervisor's [stage](crate::supervisor), and becomes the program;
-/// or gives the code to exit with.
-pub(crate) fn run(spec: &StartSpec, ends: &Ends<'_>) -> u8 {
-    let Err(stopped) = seal(spec, ends);
-    report(stopped, ends)
+/// or gives the code to exit with. `socket`: where it is told and tells.
+pub(crate) fn run(spec: &CreateSpec, socket: BorrowedFd<'_>) -> u8 {
+    let Err(stopped) = seal(spec, socket);
+    report(stopped, socket)
 }
 
 /// Says what went wrong, and gives the code to exit with.
-pub(crate) fn report(stopped: Stopped, ends: &Ends<'_>) -> u8 {
+pub(crate) fn report(stopped: Stopped, socket: BorrowedFd<'_>) -> u8 {
     if let Stopped::Failed(failure) = stopped
         && let Ok(text) = serde_json::to_vec(&failure)
     {
         // a supervisor that is gone has nobody to tell
-        let _ = frame::send(ends.socket, &text, &[]);
+        let _ = frame::send(socket, &text, &[]);
     }
     FAILED
 }
@@ -130,24 +131,44 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     }
 }
 
-fn seal(spec: &StartSpec, ends: &Ends<'_>) -> Result<Infallible, Stopped> {
+fn seal(spec: &CreateSpec, socket: BorrowedFd<'_>) -> Result<Infallible, Stopped> {
     process::set_dumpable(false).step("close itself to others")?;
     join_cgroups(&spec.cgroup_files)?;
 
-    wait_for(MAPPED, ends)?;
+    if hear(socket)?.body != MAPPED {
+        return Err(out_of_turn().into());
+    }
     identity::assume(0, 0, &[]).step("become root of its user namespace")?;
     unshare(Namespaces::CGROUP).step("make a cgroup namespace")?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("take its mounts apart from the host's")?;
-    rustix::system::sethostname(spec.host_name.as_bytes()).step("set the host name")?;
     let systems = mounts::FileSystems::make(&spec.cgroup_mounts, spec.ids)?;
+    mounts::leave_host()?;
+    systems.assemble(&spec.masked_paths, &spec.readonly_paths)?;
 
-    let mut handed = wait_for(GO, ends)?.into_iter();
+    let frame::Frame { body, fds } = hear(socket)?;
+    let start: StartSpec = serde_json::from_slice(&body).map_err(|_| out_of_turn())?;
+    become_program(&start, &systems, fds, socket)
+}
+
+fn become_program(
+    spec: &StartSpec,
+    systems: &mounts::FileSystems,
+    handed: Vec<OwnedFd>,
+    socket: BorrowedFd<'_>,
+) -> Result<Infallible, Stopped> {
+    let mut handed = handed.into_iter();
+    let streams: [OwnedFd; 3];
+    let mut ends = Ends { socket, streams: None };
+    if spec.terminal.is_none() {
+        let three: Vec<OwnedFd> = handed.by_ref().take(3).collect();
+        streams = three.try_into().map_err(|_| Failure::because("go on", "no streams were handed over"))?;
+        ends.streams = Some(streams.each_ref().map(|stream| stream.as_fd()));
+    }
     let root = handed.next().ok_or_else(|| Failure::because("go on", "no root file system was handed over"))?;
-    mounts::enter(root.as_fd())?;
-    systems.attach()?;
+    rustix::system::sethostname(spec.host_name.as_bytes()).step("set the host name")?;
+    systems.enter(root.as_fd())?;
     places::attach(&spec.mounts, handed.collect())?;
-    mounts::restrict(&spec.masked_paths, &spec.readonly_paths)?;
     begin_session()?;
     let terminal = spec.terminal.map(|size| Terminal::open(size, spec.process.uid)).transpose()?;
     if let Some(terminal) = &terminal {
@@ -157,16 +178,16 @@ fn seal(spec: &StartSpec, ends: &Ends<'_>) -> Result<Infallible, Stopped> {
     if spec.read_only {
         places::protect_root()?;
     }
-    Program { spec: &spec.process, init: spec.init }.run(ends, terminal.as_ref())
+    Program { spec: &spec.process, init: spec.init }.run(&ends, terminal.as_ref())
 }
 
-/// Waits for the supervisor's word; what came beside it.
-fn wait_for(word: &[u8], ends: &Ends<'_>) -> Result<Vec<OwnedFd>, Stopped> {
-    match frame::receive(ends.socket).step("hear from the supervisor")? {
-        Some(frame) if frame.body == word => Ok(frame.fds),
-        Some(_) => Err(Failure::because("hear from the supervisor", "it said something out of turn").into()),
-        None => Err(Stopped::Alone),
-    }
+/// Waits for the supervisor's word.
+fn hear(socket: BorrowedFd<'_>) -> Result<frame::Frame, Stopped> {
+    frame::receive(socket).step("hear from the supervisor")?.ok_or(Stopped::Alone)
+}
+
+fn out_of_turn() -> Failure {
+    Failure::because("hear from the supervisor", "it said something out of turn")
 }
 
 /// Whether this is the file by which a cgroup of version 2 is joined. The child is in that one already: it was cloned

@@ -7,8 +7,9 @@
 //! [`LONGEST`] bytes beyond that.
 //!
 //! ```text
-//! {"head":{"version":1,"boot":"2d7c…"}}
-//! {"created":{"id":"ab12…","pid":4711,"started":88123,"pipes":[5501,5502]}}
+//! {"head":{"version":2,"boot":"2d7c…"}}
+//! {"created":{"id":"ab12…","pid":4711,"started":88123,"ids":{"start":1000000000,"length":65536}}}
+//! {"going":{"id":"ab12…","pipes":[5501,5502]}}
 //! {"started":{"id":"ab12…","at":"2026-11-20T18:40:00.1Z"}}
 //! {"exited":{"id":"ab12…","ended":{"exit_code":0,"at":"2026-11-20T18:41:07.9Z"}}}
 //! {"forgotten":{"id":"ab12…"}}
@@ -21,12 +22,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use sampan_model::ContainerId;
+use sampan_model::{ContainerId, IdRange};
 use serde::{Deserialize, Serialize};
 
 use crate::wire::Ended;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How many bytes are appended before it is rewritten.
 const LONGEST: usize = 1024 * 1024;
 
@@ -42,14 +43,20 @@ pub(crate) enum Entry {
         pid: u32,
         /// When the kernel made it, in ticks since the boot: with the pid, the process and no other.
         started: u64,
+        /// What the ids inside are on the host.
+        ids: IdRange,
+        /// The server that it shares with others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        server: Option<ContainerId>,
+    },
+    /// It is told what it is to run.
+    Going {
+        id: ContainerId,
         /// The inodes of the pipes of its output; 0 where it has a terminal.
         pipes: [u64; 2],
         /// The inode of the pipe of its input, where it has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stdin: Option<u64>,
-        /// The server that it shares with others.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        server: Option<ContainerId>,
     },
     /// Its program was executed.
     Started { id: ContainerId, at: Timestamp },
@@ -64,6 +71,7 @@ pub(crate) enum Entry {
 pub(crate) struct Known {
     pub pid: u32,
     pub started_ticks: u64,
+    pub ids: IdRange,
     pub pipes: [u64; 2],
     pub stdin: Option<u64>,
     pub server: Option<ContainerId>,
@@ -145,8 +153,14 @@ fn replay(text: &[u8]) -> (Option<String>, BTreeMap<ContainerId, Known>) {
 fn apply(known: &mut BTreeMap<ContainerId, Known>, entry: Entry) {
     match entry {
         Entry::Head { .. } => {}
-        Entry::Created { id, pid, started, pipes, stdin, server } => {
-            known.insert(id, Known { pid, started_ticks: started, pipes, stdin, server, started: None, ended: None });
+        Entry::Created { id, pid, started: started_ticks, ids, server } => {
+            let (pipes, stdin, started, ended) = ([0, 0], None, None, None);
+            known.insert(id, Known { pid, started_ticks, ids, pipes, stdin, server, started, ended });
+        }
+        Entry::Going { id, pipes, stdin } => {
+            if let Some(container) = known.get_mut(&id) {
+                (container.pipes, container.stdin) = (pipes, stdin);
+            }
         }
         Entry::Started { id, at } => {
             if let Some(container) = known.get_mut(&id) {
@@ -174,8 +188,9 @@ fn line_of(entry: &Entry) -> Vec<u8> {
 fn rewrite(path: &Path, boot: &str, known: &BTreeMap<ContainerId, Known>) -> io::Result<File> {
     let mut text = line_of(&Entry::Head { version: VERSION, boot: boot.into() });
     for (id, container) in known {
-        let Known { pid, started_ticks, pipes, stdin, server, started, ended } = container.clone();
-        text.extend(line_of(&Entry::Created { id: id.clone(), pid, started: started_ticks, pipes, stdin, server }));
+        let Known { pid, started_ticks, ids, pipes, stdin, server, started, ended } = container.clone();
+        text.extend(line_of(&Entry::Created { id: id.clone(), pid, started: started_ticks, ids, server }));
+        text.extend(line_of(&Entry::Going { id: id.clone(), pipes, stdin }));
         text.extend(started.into_iter().flat_map(|at| line_of(&Entry::Started { id: id.clone(), at })));
         text.extend(ended.into_iter().flat_map(|ended| line_of(&Entry::Exited { id: id.clone(), ended })));
     }
@@ -200,7 +215,8 @@ mod tests {
 
     fn created(byte: u8) -> Entry {
         let server = (byte == 1).then(|| id(9));
-        Entry::Created { id: id(byte), pid: u32::from(byte), started: 7, pipes: [1, 2], stdin: None, server }
+        let ids = IdRange { start: 1_000_000, length: 65_536 };
+        Entry::Created { id: id(byte), pid: u32::from(byte), started: 7, ids, server }
     }
 
     fn exited(byte: u8) -> Entry {
@@ -215,6 +231,7 @@ mod tests {
         for byte in 1..=3 {
             journal.append(created(byte)).unwrap();
         }
+        journal.append(Entry::Going { id: id(1), pipes: [1, 2], stdin: Some(3) }).unwrap();
         journal.append(Entry::Started { id: id(1), at: Timestamp::UNIX_EPOCH }).unwrap();
         journal.append(exited(2)).unwrap();
         journal.append(Entry::Forgotten { id: id(3) }).unwrap();

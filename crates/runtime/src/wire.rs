@@ -2,16 +2,17 @@
 //! descriptors beside it. Version 3.
 //!
 //! The daemon asks ([`Request`], each with a number of its choosing), the supervisor answers each once with
-//! [`Reply`] under the same number, and tells [`Event`]s at any time between. A container's start is two requests, so
-//! that the daemon can wire the network namespace and mount the root file system, which wait on locks and disks,
-//! while the supervisor, which waits on neither, goes on:
+//! [`Reply`] under the same number, and tells [`Event`]s at any time between. A container's start is two requests: one
+//! makes a child with all that it has whatever it is going to run, the other tells it what that is. In between, which may
+//! be as long as the daemon likes (a server that is parked), the daemon wires the network namespace and mounts the root
+//! file system, which wait on locks and disks; the supervisor waits on neither:
 //!
 //! ```text
 //! daemon                                   supervisor                    child
-//!   Create ───────────────────────────────▶ clone3, id maps ───────────▶ namespaces, cgroups, kernel file systems
+//!   Create ───────────────────────────────▶ clone3, id maps ───────────▶ namespaces, cgroups, kernel file systems, masks
 //!   ◀────────── Created (pidfd, userns, netns)                             │ waits
 //!   overlay mount, veth, address, 127.0.0.11                               │
-//!   Go (root file system) ────────────────▶ passes it on ──────────────▶ pivot, masks, capabilities, seccomp, exec
+//!   Go (what it runs, root file system) ──▶ streams, passes it on ─────▶ pivot, mounts, capabilities, seccomp, exec
 //!   ◀────────── Started | Failed (step, errno)  ◀──────────────────────── end of file | step and errno
 //!   ◀────────── Exited …                    ◀── SIGCHLD ────────────────── exit
 //!   Forget ───────────────────────────────▶ drops it from the journal
@@ -54,11 +55,10 @@ pub enum Request {
     },
     /// Make a sealed child that waits. Answered [`Reply::Created`] with three descriptors: its pidfd, its user
     /// namespace, its network namespace.
-    Create(Box<StartSpec>),
+    Create(Box<CreateSpec>),
     /// Hand on what the container writes from now on: descriptor 0, the writing end of a pipe, gets
     /// [log frames](sampan_model::view::LogFrame) until the container has ended and all was written. A reader that is
-    /// slow slows the container down; one that is gone is forgotten. Answered [`Reply::Done`]. May be asked between
-    /// [`Request::Create`] and [`Request::Go`], and then nothing is missed. A pipe that ends before the container has
+    /// slow slows the container down; one that is gone is forgotten. Answered [`Reply::Done`]. A pipe that ends before the container has
     /// says that the logger was killed: asked again, the next one goes on, from then on.
     Follow {
         /// The container.
@@ -80,13 +80,10 @@ pub enum Request {
     /// descriptor, and its terminal as a second where it has one; or [`Reply::Failed`]. Its end is an
     /// [`Event::ExecExited`].
     Exec(Box<ExecSpec>),
-    /// Let the child go on. Descriptor 0: the root file system, a detached mount; then, in their order, those of
-    /// [`StartSpec::mounts`] that are handed over. Answered [`Reply::Started`] when the program has been executed, or
-    /// [`Reply::Failed`].
-    Go {
-        /// The container.
-        id: ContainerId,
-    },
+    /// Let the child become what it is to run. Descriptor 0: the root file system, a detached mount; then, in their order,
+    /// those of [`StartSpec::mounts`] that are handed over; then the pipes of [`StartSpec::followers`]. Answered
+    /// [`Reply::Started`] when the program has been executed, or [`Reply::Failed`].
+    Go(Box<StartSpec>),
     /// Send a signal to the container's first process. Answered [`Reply::Done`].
     Signal {
         /// The container.
@@ -274,7 +271,27 @@ pub enum Event {
     },
 }
 
-/// Everything that the sealed child is told at its start.
+/// What a sealed child has, whatever it is going to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateSpec {
+    /// The container.
+    pub id: ContainerId,
+    /// What the ids inside are on the host.
+    pub ids: IdRange,
+    /// The files of the container's cgroups, absolute paths: `tasks` on v1, which the child writes `0` into, and
+    /// `cgroup.procs` on v2, into whose cgroup it is cloned.
+    pub cgroup_files: Vec<String>,
+    /// What to mount below the container's `/sys/fs/cgroup`.
+    pub cgroup_mounts: CgroupMounts,
+    /// Files and directories to hide, below `/proc` and `/sys`.
+    pub masked_paths: Vec<String>,
+    /// Directories to make read-only, below `/proc` and `/sys`.
+    pub readonly_paths: Vec<String>,
+    /// The server whose user, network, ipc and uts namespaces it joins. `None`: it has its own.
+    pub server: Option<ContainerId>,
+}
+
+/// What a sealed child becomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartSpec {
     /// The container.
@@ -283,19 +300,6 @@ pub struct StartSpec {
     pub host_name: String,
     /// Its first process.
     pub process: ProcessSpec,
-    /// What the ids inside are on the host.
-    pub ids: IdRange,
-    /// The files of the container's cgroups, absolute paths: `tasks` on v1, which the child writes `0` into, and
-    /// `cgroup.procs` on v2, into whose cgroup it is cloned.
-    pub cgroup_files: Vec<String>,
-    /// What to mount below the container's `/sys/fs/cgroup`.
-    pub cgroup_mounts: CgroupMounts,
-    /// Files and directories to hide.
-    pub masked_paths: Vec<String>,
-    /// Directories to make read-only.
-    pub readonly_paths: Vec<String>,
-    /// The server whose user, network, ipc and uts namespaces it joins. `None`: it has its own.
-    pub server: Option<ContainerId>,
     /// What is mounted in it, in this order.
     pub mounts: Vec<MountPoint>,
     /// The root file system is made read-only, below the mounts.
@@ -306,6 +310,8 @@ pub struct StartSpec {
     pub terminal: Option<TerminalSize>,
     /// Its first process stays ours: it hands signals on to the program and reaps what that leaves.
     pub init: bool,
+    /// How many pipes want all that it writes, from its first byte on, as those of [`Request::Follow`] do.
+    pub followers: usize,
 }
 
 /// The namespaces that the containers of a server share.

@@ -23,7 +23,7 @@ fn of_containers(sampan: &Sampan) -> Vec<String> {
 
 #[test]
 fn down_leaves_nothing_of_the_app() {
-    let sampan = Sampan::new();
+    let sampan = Sampan::new().with("SAMPAN_POOL", "0");
     sampan.up(&sources::fixture("probe"), &["--replicas", "2"]);
     assert!(!of_containers(&sampan).is_empty());
     sampan.ok(&["down", "probe"]);
@@ -33,7 +33,7 @@ fn down_leaves_nothing_of_the_app() {
 
 #[test]
 fn run_rm_leaves_nothing_of_the_container() {
-    let sampan = Sampan::new();
+    let sampan = Sampan::new().with("SAMPAN_POOL", "0");
     sampan.import_busybox();
     for _ in 0..5 {
         sampan.shell("echo > /file");

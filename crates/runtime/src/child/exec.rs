@@ -39,7 +39,7 @@ const NAMESPACES: ThreadNameSpaceType = ThreadNameSpaceType::USER
 /// first process.
 pub(crate) fn run(spec: &ExecSpec, container: BorrowedFd<'_>, ends: &Ends<'_>) -> u8 {
     let Err(stopped) = enter(spec, container, ends);
-    report(stopped, ends)
+    report(stopped, ends.socket)
 }
 
 fn enter(spec: &ExecSpec, container: BorrowedFd<'_>, ends: &Ends<'_>) -> Result<Infallible, Stopped> {

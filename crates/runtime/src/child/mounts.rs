@@ -1,8 +1,16 @@
-//! The container's file systems: made while the host's are in sight, put in place when they are not any more.
+//! The container's file systems: made while the host's are in sight, put together when they are not any more, and moved
+//! into the root file system as three trees.
 //!
-//! Everything is first made detached. Then the process moves into its root and lets go of the host's tree, and only
-//! then are paths walked: a symbolic link that an image has planted at `/dev` or `/proc` leads nowhere but into the
-//! image itself, and even that is refused.
+//! ```text
+//! make      detached, in the stage          the kernel makes new ones while the host's are in sight only
+//! leave     into a small root of its own    from here on no path leads to the host, and none of its disks is held on to
+//! assemble  /proc, /sys, /dev, with all that is mounted, hidden and write-protected in them
+//!   ── a child that is parked waits here, for as long as it takes; what follows is all that a start costs ──
+//! enter     the root file system, the three trees moved into it, and the small root let go of
+//! ```
+//!
+//! The image's own files are in reach from `enter` on, and then three of its paths are walked: a symbolic link that an
+//! image has planted at `/dev` or `/proc` would lead nowhere but into the image itself, and even that is refused.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -72,8 +80,9 @@ impl FileSystems {
         })
     }
 
-    /// Puts them in place. The process is in its root.
-    pub fn attach(&self) -> Result<(), Failure> {
+    /// Puts them together: the process is in a root of its own that nobody else has come to. What is `masked` is hidden,
+    /// what is `read_only` write-protected; of paths elsewhere than in these trees nothing is there yet.
+    pub fn assemble(&self, masked: &[String], read_only: &[String]) -> Result<(), Failure> {
         attach(&self.proc, c"/proc")?;
         attach(&self.sys, c"/sys")?;
         attach(&self.dev, c"/dev")?;
@@ -89,8 +98,31 @@ impl FileSystems {
         for (target, link) in LINKS {
             rustix::fs::symlink(target, link).step("make a link in /dev")?;
         }
-        self.cgroups.attach()
+        self.cgroups.attach()?;
+        restrict(masked, read_only)
     }
+
+    /// Makes `root` the root, with them in it.
+    pub fn enter(&self, root: BorrowedFd<'_>) -> Result<(), Failure> {
+        mount::attach(root, stage::ROOT).step("attach the root file system")?;
+        for (system, name) in [(&self.proc, c"proc"), (&self.sys, c"sys"), (&self.dev, c"dev")] {
+            let step = || format!("mount /{}", name.to_string_lossy());
+            let place = directory(root, name, step)?;
+            mount::attach_to(system.as_fd(), place.as_fd()).step(&step())?;
+        }
+        pivot(root)
+    }
+}
+
+/// Moves the process into a root of its own, empty but for the places of what is assembled there, and lets go of the
+/// host's tree.
+pub(super) fn leave_host() -> Result<(), Failure> {
+    let root = Builder::open("tmpfs")?.set("mode", "755")?.set("size", "16k")?.mount(PLAIN)?;
+    for name in [c"proc", c"sys", c"dev", stage::ROOT] {
+        rustix::fs::mkdirat(&root, name, Mode::from_raw_mode(0o755)).step("make the places of its file systems")?;
+    }
+    mount::attach(root.as_fd(), stage::ROOT).step("attach a root of its own")?;
+    pivot(root.as_fd())
 }
 
 const LINKS: [(&CStr, &CStr); 5] = [
@@ -162,42 +194,46 @@ fn open_network(proc: BorrowedFd<'_>, last_id: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes `root` the root, and lets go of the host's tree.
-pub(super) fn enter(root: BorrowedFd<'_>) -> Result<(), Failure> {
-    mount::attach(root, stage::ROOT).step("attach the root file system")?;
-    rustix::process::chdir(stage::ROOT).step("enter the root file system")?;
+/// Makes `root`, a mount that is attached, the root, and lets go of the tree that it is in.
+fn pivot(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    rustix::process::fchdir(root).step("enter the root file system")?;
     // "pivot_root(".", ".")", pivot_root(2): the old root comes to lie over the new one, and is taken off
     rustix::process::pivot_root(c".", c".").step("pivot to the root file system")?;
-    rustix::mount::unmount(c".", UnmountFlags::DETACH).step("let go of the host's mounts")?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH).step("let go of the mounts above")?;
     rustix::process::chdir(c"/").step("enter /")
 }
 
 /// Mounts on a directory, making it where it is missing.
 fn attach(system: &OwnedFd, path: &CStr) -> Result<(), Failure> {
     let step = || format!("mount {}", path.to_string_lossy());
+    let place = directory(CWD, path, step)?;
+    mount::attach_to(system.as_fd(), place.as_fd()).step(&step())
+}
+
+/// A directory to mount on, made where it is missing.
+fn directory(below: BorrowedFd<'_>, path: &CStr, step: impl Fn() -> String) -> Result<OwnedFd, Failure> {
     let open = || {
         // a link would have us mount somewhere else than everybody believes (CVE-2019-19921)
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+        rustix::fs::openat2(below, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
     };
-    let target = match open() {
+    let found = match open() {
         Err(Errno::NOENT) => {
-            rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).step(&step())?;
+            rustix::fs::mkdirat(below, path, Mode::from_raw_mode(0o755)).step(&step())?;
             open()
         }
         other => other,
     };
-    match target {
-        Ok(target) => mount::attach_to(system.as_fd(), target.as_fd()).step(&step()),
+    match found {
         Err(Errno::LOOP) => {
             Err(Failure::because(step(), "the image has a symbolic link there: it must be a directory"))
         }
-        Err(errno) => Err(errno).step(&step()),
+        found => found.step(&step()),
     }
 }
 
 /// Hides what is masked and write-protects what is read-only. What is not there needs neither.
-pub(super) fn restrict(masked: &[String], read_only: &[String]) -> Result<(), Failure> {
+fn restrict(masked: &[String], read_only: &[String]) -> Result<(), Failure> {
     for path in read_only {
         let step = || format!("make {path} read-only");
         let Some((text, _)) = find(path).step(&step())? else { continue };

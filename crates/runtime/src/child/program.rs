@@ -68,7 +68,7 @@ impl Program<'_> {
             .collect();
         init::stay(&keep, terminal.map(|it| it.slave.as_fd()), self, filter, || {
             let Err(stopped) = self.execute(ends, terminal, filter);
-            report(stopped, ends)
+            report(stopped, ends.socket)
         })
     }
 

@@ -17,11 +17,11 @@ use sampan_sys::{frame, pidfd};
 
 use super::input::Input;
 use super::namespaces::{self, ServerNamespaces};
-use super::output::{Output, Pipes};
+use super::output::{Output, Pipes, to_json};
 use super::role::KILL;
 use super::starting::{Asked, Starting};
-use crate::child::{self, Ends, NAMESPACES};
-use crate::wire::{Failure, Phase, ProcessSpec, StartSpec};
+use crate::child::{self, NAMESPACES};
+use crate::wire::{CreateSpec, Failure, Phase, ProcessSpec, StartSpec};
 
 /// A container.
 #[derive(Debug)]
@@ -30,7 +30,10 @@ pub(crate) struct Container {
     /// Its first process, until it has ended.
     pub pidfd: Option<OwnedFd>,
     pub phase: Phase,
-    /// Its output, until it has ended; a terminal from when its program was executed.
+    /// What the ids inside are on the host.
+    pub ids: IdRange,
+    /// Its output, from when it was told what it is to run until it has ended; a terminal from when its program was
+    /// executed.
     pub output: Option<Output>,
     /// Its standard input where it is a pipe, until that was all, or it has ended.
     pub stdin: Option<Input>,
@@ -62,22 +65,17 @@ pub(crate) struct Made {
 }
 
 impl Container {
-    /// Makes the child and lets it come as far as it gets without its root file system.
-    pub fn make(spec: &StartSpec, server: Option<&ServerNamespaces>, null: BorrowedFd<'_>) -> Result<Made, Failure> {
+    /// Makes the child and lets it come as far as it gets without knowing what it is to run.
+    pub fn make(spec: &CreateSpec, server: Option<&ServerNamespaces>) -> Result<Made, Failure> {
         let at = |step: &'static str| move |error: io::Error| Failure::at(step, &error);
-        let (uid, gid) = on_host(spec.ids, &spec.process);
-        let Streams { output, stdin, theirs: streams } = Streams::make(spec, uid, gid).map_err(at("make pipes"))?;
         let (socket, theirs) = frame::pair().map_err(at("make a socket"))?;
-        let streams = streams.as_ref().map(|(stdin, [stdout, stderr])| {
-            [stdin.as_ref().map_or(null, |stdin| stdin.as_fd()), stdout.as_fd(), stderr.as_fd()]
-        });
-        let ends = Ends { socket: theirs.as_fd(), streams };
         let unified = unified(&spec.cgroup_files)?;
         let into = unified.as_ref().map(|directory| directory.as_fd());
-        let run = || child::run(spec, &ends);
+        let run = || child::run(spec, theirs.as_fd());
+        let keep = [theirs.as_fd()];
         let cloned = match server {
-            None => clone(NAMESPACES, into, &ends.all(), run).map_err(at("clone"))?,
-            Some(server) => server.clone(into, &ends.all(), run).map_err(at("clone into its server's namespaces"))?,
+            None => clone(NAMESPACES, into, &keep, run).map_err(at("clone"))?,
+            Some(server) => server.clone(into, &keep, run).map_err(at("clone into its server's namespaces"))?,
         };
         drop(theirs);
 
@@ -86,7 +84,6 @@ impl Container {
             if server.is_none() {
                 namespaces::write_maps(pid, spec.ids)?;
             }
-            child::limits::raise(Some(cloned.pid), &spec.process)?;
             let namespaces = (namespaces::of(pid, "user")?, namespaces::of(pid, "net")?);
             frame::send(socket.as_fd(), child::MAPPED, &[]).map_err(at("speak to the child"))?;
             Ok(namespaces)
@@ -101,8 +98,9 @@ impl Container {
             pid,
             pidfd: Some(cloned.pidfd),
             phase: Phase::Waiting,
-            output,
-            stdin,
+            ids: spec.ids,
+            output: None,
+            stdin: None,
             followers: Vec::new(),
             starting: Some(starting),
             failure: None,
@@ -120,21 +118,43 @@ impl Container {
         }
     }
 
-    /// Hands the child its root file system and what is mounted in it, and lets it go on.
-    pub fn go(&mut self, mounts: &[OwnedFd], asked: Asked) -> Result<(), Failure> {
+    /// Makes the streams of what the child is to run. Refused where it does not wait to be told.
+    pub fn open_streams(&mut self, spec: &StartSpec) -> Result<Option<TheirStreams>, Failure> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        match &mut self.starting {
-            Some(starting) if starting.asked.is_none() => {
-                starting.asked = Some(asked);
-                // a child that has gone says why on its socket, which is heard in its turn
-                let mounts: Vec<BorrowedFd<'_>> = mounts.iter().map(|mount| mount.as_fd()).collect();
-                let _ = frame::send(starting.socket(), child::GO, &mounts);
-                Ok(())
-            }
-            _ => Err(Failure::because("go on", "the container does not wait to be started")),
+        if self.starting.as_ref().is_none_or(|starting| starting.asked.is_some()) {
+            return Err(Failure::because("go on", "the container does not wait to be started"));
         }
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid.cast_signed()) else {
+            return Err(Failure::because("go on", "the container has no process"));
+        };
+        child::limits::raise(Some(pid), &spec.process)?;
+        let (uid, gid) = on_host(self.ids, &spec.process);
+        let streams = Streams::make(spec, uid, gid).map_err(|error| Failure::at("make pipes", &error))?;
+        (self.output, self.stdin) = (streams.output, streams.stdin);
+        Ok(streams.theirs)
+    }
+
+    /// Tells the child what it is to run, and hands it its streams (an input that is not there is `null`), its root file
+    /// system and what is mounted in it.
+    pub fn go(
+        &mut self,
+        spec: &StartSpec,
+        streams: Option<TheirStreams>,
+        mounts: &[OwnedFd],
+        null: BorrowedFd<'_>,
+        asked: Asked,
+    ) {
+        let Some(starting) = &mut self.starting else { return };
+        starting.asked = Some(asked);
+        let mut fds: Vec<BorrowedFd<'_>> = Vec::with_capacity(mounts.len() + 3);
+        if let Some((stdin, [stdout, stderr])) = &streams {
+            fds.extend([stdin.as_ref().map_or(null, |stdin| stdin.as_fd()), stdout.as_fd(), stderr.as_fd()]);
+        }
+        fds.extend(mounts.iter().map(|mount| mount.as_fd()));
+        // a child that has gone says why on its socket, which is heard in its turn
+        let _ = frame::send(starting.socket(), &to_json(spec), &fds);
     }
 
     /// Its child's socket, while it starts.
@@ -201,9 +221,11 @@ fn on_host(ids: IdRange, process: &ProcessSpec) -> (u32, u32) {
 struct Streams {
     output: Option<Output>,
     stdin: Option<Input>,
-    /// The container's ends: what it reads, where that is not empty, and what it writes to.
-    theirs: Option<(Option<OwnedFd>, [OwnedFd; 2])>,
+    theirs: Option<TheirStreams>,
 }
+
+/// The container's ends: what it reads, where that is not empty, and what it writes to.
+type TheirStreams = (Option<OwnedFd>, [OwnedFd; 2]);
 
 impl Streams {
     fn make(spec: &StartSpec, uid: u32, gid: u32) -> io::Result<Self> {

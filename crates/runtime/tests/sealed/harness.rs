@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use sampan_model::view::TerminalSize;
 use sampan_model::{ContainerId, IdRange};
 use sampan_runtime::cgroup::{Cgroups, ContainerGroup, Group, Limits, Mounts};
 use sampan_runtime::link::{Link, LinkError};
 use sampan_runtime::supervisor::{self, SupervisorConfig};
 use sampan_runtime::wire::{
-    Capabilities, CgroupMounts, Ended, Event, Failure, ProcessSpec, Reply, Request, StartSpec, Welcome,
+    Capabilities, CgroupMounts, CreateSpec, Ended, Event, Failure, MountPoint, ProcessSpec, Reply, Request, StartSpec,
+    Welcome,
 };
 use sampan_runtime::{defaults, rootfs, seccomp};
 use sampan_sys::{frame, process};
@@ -91,6 +93,43 @@ pub fn process(words: &[&str]) -> ProcessSpec {
     }
 }
 
+/// A container from its creation on.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    pub id: ContainerId,
+    pub host_name: String,
+    pub process: ProcessSpec,
+    pub ids: IdRange,
+    pub cgroup_files: Vec<String>,
+    pub cgroup_mounts: CgroupMounts,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    pub server: Option<ContainerId>,
+    pub mounts: Vec<MountPoint>,
+    pub read_only: bool,
+    pub stdin: bool,
+    pub terminal: Option<TerminalSize>,
+    pub init: bool,
+}
+
+impl Spec {
+    pub fn create(&self) -> Request {
+        let Self { id, ids, cgroup_files, cgroup_mounts, masked_paths, readonly_paths, server, .. } = self.clone();
+        let spec = CreateSpec { id, ids, cgroup_files, cgroup_mounts, masked_paths, readonly_paths, server };
+        Request::Create(Box::new(spec))
+    }
+
+    pub fn go(&self) -> Request {
+        self.go_followed(0)
+    }
+
+    pub fn go_followed(&self, followers: usize) -> Request {
+        let Self { id, host_name, process, mounts, read_only, stdin, terminal, init, .. } = self.clone();
+        let spec = StartSpec { id, host_name, process, mounts, read_only, stdin, terminal, init, followers };
+        Request::Go(Box::new(spec))
+    }
+}
+
 /// A supervisor and its daemon's end. Ended, with all that runs on it, when it is dropped.
 pub struct Machine<'layer> {
     pub layer: &'layer Layer,
@@ -137,11 +176,11 @@ impl<'layer> Machine<'layer> {
     }
 
     /// A container that does `words` (see `inside`) as user `uid`.
-    pub fn spec(&self, words: &[&str]) -> StartSpec {
+    pub fn spec(&self, words: &[&str]) -> Spec {
         let number = self.servers.fetch_add(1, Ordering::Relaxed) + 1;
         let mut id = [0; 32];
         id[..4].copy_from_slice(&number.to_be_bytes());
-        StartSpec {
+        Spec {
             id: ContainerId::from_bytes(id),
             host_name: "courses-1".into(),
             process: process(words),
@@ -160,7 +199,7 @@ impl<'layer> Machine<'layer> {
     }
 
     /// A cgroup for the container, on a server of its own.
-    pub fn join(&self, spec: &mut StartSpec) -> ContainerGroup {
+    pub fn join(&self, spec: &mut Spec) -> ContainerGroup {
         let limits = Limits { cpu_milli: 1000, memory_bytes: 256 << 20, pids: 64 };
         let server = self.group.create_server(spec.id.short(), &limits).expect("a cgroup");
         let group = server.create_container("container", &limits).expect("a cgroup");
@@ -179,27 +218,27 @@ impl<'layer> Machine<'layer> {
     }
 
     /// Creates it: its pid, and pidfd, user and network namespace.
-    pub fn create(&self, spec: &StartSpec) -> Result<(u32, Vec<OwnedFd>), Failure> {
-        match self.call(Request::Create(Box::new(spec.clone())), &[])? {
+    pub fn create(&self, spec: &Spec) -> Result<(u32, Vec<OwnedFd>), Failure> {
+        match self.call(spec.create(), &[])? {
             (Reply::Created { pid }, fds) => Ok((pid, fds)),
             other => panic!("{other:?}"),
         }
     }
 
     /// Lets it go on.
-    pub fn go(&self, spec: &StartSpec, fds: &[OwnedFd]) -> Result<(), Failure> {
+    pub fn go(&self, spec: &Spec, fds: &[OwnedFd]) -> Result<(), Failure> {
         let upper = self.upper(&spec.id);
         let root = rootfs::mount_overlay(&[self.layer.path()], &upper, fds[1].as_fd(), spec.ids).expect("a root");
-        self.call(Request::Go { id: spec.id.clone() }, &[root.as_fd()]).map(drop)
+        self.call(spec.go(), &[root.as_fd()]).map(drop)
     }
 
-    pub fn start_container(&self, spec: &StartSpec) -> Result<u32, Failure> {
+    pub fn start_container(&self, spec: &Spec) -> Result<u32, Failure> {
         let (pid, fds) = self.create(spec)?;
         self.go(spec, &fds).map(|()| pid)
     }
 
     /// Runs it to its end, and gives its exit code and what it printed.
-    pub fn run(&self, spec: &StartSpec) -> (Option<u8>, Vec<String>) {
+    pub fn run(&self, spec: &Spec) -> (Option<u8>, Vec<String>) {
         if let Err(failure) = self.start_container(spec) {
             panic!("{failure}");
         }

@@ -55,7 +55,7 @@ fn check(machine: &Machine<'_>, cases: &[(&str, &str)]) {
     check_spec(machine, &spec, cases);
 }
 
-fn check_spec(machine: &Machine<'_>, spec: &sampan_runtime::wire::StartSpec, cases: &[(&str, &str)]) {
+fn check_spec(machine: &Machine<'_>, spec: &crate::harness::Spec, cases: &[(&str, &str)]) {
     let (code, lines) = machine.run(spec);
     let expected: Vec<String> = cases
         .iter()

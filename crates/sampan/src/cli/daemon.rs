@@ -208,6 +208,7 @@ mod tests {
             started_at: Timestamp::from_second(0).unwrap(),
             revision: 7,
             http: vec![([127, 0, 0, 1], 8080).into()],
+            parked: Vec::new(),
             processes: vec![
                 ProcessView { role: "daemon".into(), pid: 10 },
                 ProcessView { role: "supervisor".into(), pid: 11 },

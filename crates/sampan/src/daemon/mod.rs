@@ -26,7 +26,9 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use sampan_api::{Core, DaemonOrder};
 use sampan_client::{Listen, Root};
-use sampan_container::{Connected, Containers, EdgeTables, Foundation, Images, Machine, Supervisor, Volumes};
+use sampan_container::{
+    Connected, Containers, EdgeTables, Foundation, Images, LARGEST_POOL, Machine, POOL_SIZE, Supervisor, Volumes,
+};
 use sampan_image::Layers;
 use sampan_model::Instance;
 use sampan_model::instance::Block;
@@ -299,11 +301,13 @@ async fn build(
         machine,
         containers_dir: layout.root.join("containers"),
         logs_dir: layout.root.join("logs"),
+        pool_size: pool_size(),
     });
     let roles = watch::Sender::new(processes(&welcome));
     let to_start = containers.adopt(&welcome).await?;
     let gone = tokio::spawn(follow(containers.clone(), events, roles.clone()));
     containers.resume(to_start).await;
+    tokio::spawn(containers.clone().keep_ready());
     let services = Services::load(containers.clone(), Arc::clone(&records), listening.addresses.clone()).await?;
     tokio::task::spawn_blocking(move || {
         if let Err(error) = layers.sync() {
@@ -326,8 +330,10 @@ async fn build(
         revision: 0,
         http: listening.addresses,
         processes: Vec::new(),
+        parked: Vec::new(),
         warnings,
     };
+    let waiting = containers.clone();
     let revisions = Arc::clone(&records);
     let core = Core {
         containers: containers.clone(),
@@ -336,6 +342,7 @@ async fn build(
         daemon: Box::new(move || DaemonView {
             revision: revisions.revision(),
             processes: roles.borrow().clone(),
+            parked: waiting.parked().iter().map(ToString::to_string).collect(),
             ..view.clone()
         }),
         orders,
@@ -388,6 +395,18 @@ fn supervisor_config(
         edge_id: block.edge_id(),
         cgroup_files: cgroups.role("supervisor")?,
     })
+}
+
+/// How many servers are to wait ready: what `SAMPAN_POOL` says.
+fn pool_size() -> usize {
+    let Some(text) = std::env::var_os("SAMPAN_POOL") else { return POOL_SIZE };
+    match text.to_str().and_then(|text| text.parse().ok()) {
+        Some(size) if size <= LARGEST_POOL => size,
+        _ => {
+            tracing::warn!("SAMPAN_POOL={} is not from 0 to {LARGEST_POOL}: it is {POOL_SIZE}", text.display());
+            POOL_SIZE
+        }
+    }
 }
 
 /// The machine's resolvers, as `/etc/resolv.conf` names them.

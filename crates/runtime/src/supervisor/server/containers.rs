@@ -1,7 +1,7 @@
 //! Containers: made, adopted from a supervisor that was killed, started, reaped, forgotten.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -18,7 +18,8 @@ use crate::supervisor::container::{Container, Made, started_ticks};
 use crate::supervisor::input::Input;
 use crate::supervisor::note;
 use crate::supervisor::output::{self, Output, Pipes};
-use crate::wire::{Ended, Event, Failure, Phase, Reply, StartSpec};
+use crate::supervisor::starting::Asked;
+use crate::wire::{CreateSpec, Ended, Event, Failure, Phase, Reply, StartSpec};
 
 /// How long an orphan that has ended may wait for its new parent to reap it before its exit code is given up.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ impl Server {
         container.ok_or_else(|| Failure::because(format!("find container {}", id.short()), "there is none of this id"))
     }
 
-    pub(super) fn create(&mut self, spec: &StartSpec) -> Result<Answer, Failure> {
+    pub(super) fn create(&mut self, spec: &CreateSpec) -> Result<Answer, Failure> {
         let id = &spec.id;
         // its end may have happened and not been noted yet
         self.reap();
@@ -46,33 +47,51 @@ impl Server {
                 Failure::because(format!("find server {}", server.short()), "its namespaces are not there")
             })?),
         };
-        let Made { mut container, user_namespace, network_namespace, started_ticks } =
-            Container::make(spec, server, self.held.null.as_fd())?;
+        let Made { mut container, user_namespace, network_namespace, started_ticks } = Container::make(spec, server)?;
         let pid = container.pid;
         let hold = || -> io::Result<_> {
             if let Some(socket) = container.socket() {
                 epoll::add(&self.events, socket, EventData::new_u64(CHILD + u64::from(pid)), EventFlags::IN)?;
             }
-            let inodes = container.output.as_ref().map_or(Ok([0, 0]), Output::inodes)?;
-            let stdin = container.stdin.as_ref().map(Input::inode).transpose()?;
-            Ok((container.pidfd()?.try_clone_to_owned()?, inodes, stdin))
+            container.pidfd()?.try_clone_to_owned()
         };
-        let (pidfd, pipes, stdin) = hold().map_err(|error| {
+        let pidfd = hold().map_err(|error| {
             container.kill();
             at(error)
         })?;
         container.phase = Phase::Waiting;
         self.by_pid.insert(pid, id.clone());
         let server = spec.server.clone();
-        self.write(Entry::Created { id: id.clone(), pid, started: started_ticks, pipes, stdin, server });
+        self.write(Entry::Created { id: id.clone(), pid, started: started_ticks, ids: spec.ids, server });
         self.containers.insert(id.clone(), container);
-        self.open_output(id);
         Ok(Answer::Now(Reply::Created { pid }, vec![pidfd, user_namespace, network_namespace]))
+    }
+
+    /// Tells a child that waits what it is to run. `fds`: its root file system, its mounts, its followers.
+    pub(super) fn go(&mut self, asked: Asked, spec: &StartSpec, mut fds: Vec<OwnedFd>) -> Result<Answer, Failure> {
+        let id = &spec.id;
+        let followers = fds.len().checked_sub(spec.followers).map(|at| fds.split_off(at));
+        let followers =
+            followers.ok_or_else(|| Failure::because("go on", "fewer followers were handed over than said"))?;
+        let at = |error: io::Error| Failure::at("make pipes", &error);
+        let container = self.container(id)?;
+        let streams = container.open_streams(spec)?;
+        container.followers.extend(followers);
+        let pipes = container.output.as_ref().map_or(Ok([0, 0]), Output::inodes).map_err(at)?;
+        let stdin = container.stdin.as_ref().map(Input::inode).transpose().map_err(at)?;
+        // before the child has them: whoever finds it later finds them by this
+        self.write(Entry::Going { id: id.clone(), pipes, stdin });
+        self.open_output(id);
+        let null = self.held.null.as_fd();
+        if let Some(container) = self.containers.get_mut(id) {
+            container.go(spec, streams, &fds, null, asked);
+        }
+        Ok(Answer::Later)
     }
 
     /// Of a supervisor that was killed.
     pub(super) fn adopt(&mut self, id: ContainerId, known: Known) {
-        let Known { pid, started_ticks: ticks, pipes, stdin, server, started, ended } = known;
+        let Known { pid, started_ticks: ticks, ids, pipes, stdin, server, started, ended } = known;
         // the pidfd first: it then is of the process whose start time is read, or of one that has ended
         let alive = pidfd::open(pid).ok().filter(|_| ended.is_none() && started_ticks(pid).is_ok_and(|of| of == ticks));
         let pidfd = alive.filter(|pidfd| {
@@ -100,7 +119,7 @@ impl Server {
         };
         let followers = Vec::new();
         let (starting, failure, forgotten) = (None, None, false);
-        let container = Container { pid, pidfd, phase, output, stdin, followers, starting, failure, forgotten };
+        let container = Container { pid, pidfd, phase, ids, output, stdin, followers, starting, failure, forgotten };
         self.containers.insert(id, container);
     }
 

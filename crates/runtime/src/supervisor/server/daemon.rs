@@ -135,10 +135,7 @@ impl Server {
         match request {
             Request::Hello { .. } => Ok(DONE),
             Request::Create(spec) => self.create(&spec),
-            Request::Go { id } => {
-                self.container(&id)?.go(&fds, asked)?;
-                Ok(Answer::Later)
-            }
+            Request::Go(spec) => self.go(asked, &spec, fds),
             Request::MakeServer(spec) => self.make_server(&spec),
             Request::ForgetServer { id } => Ok(self.forget_server(&id)),
             Request::Follow { id } => self.follow(&id, fds),
@@ -204,6 +201,8 @@ impl Server {
     }
 
     fn shut_down(&mut self, asked: Asked) -> Result<Answer, Failure> {
+        // the last end may have happened and not been noted yet
+        self.reap();
         let running = self.containers.values().filter(|container| !matches!(container.phase, Phase::Exited(_))).count();
         if running > 0 {
             return Err(Failure::because("end", format!("{running} containers have not ended")));

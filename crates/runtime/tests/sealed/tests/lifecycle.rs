@@ -194,9 +194,9 @@ fn many_are_started_at_once(layer: &Layer) {
             let uppers: Vec<_> = some.iter().map(|spec| machine.upper(&spec.id)).collect();
             scope.spawn(move || {
                 for (spec, upper) in some.iter().zip(uppers) {
-                    let (_, fds) = link.call(Request::Create(Box::new(spec.clone())), &[]).expect("a child");
+                    let (_, fds) = link.call(spec.create(), &[]).expect("a child");
                     let root = mount_overlay(&[layer.path()], &upper, fds[1].as_fd(), spec.ids).expect("a root");
-                    link.call(Request::Go { id: spec.id.clone() }, &[root.as_fd()]).expect("a start");
+                    link.call(spec.go(), &[root.as_fd()]).expect("a start");
                 }
             });
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sampan_runtime::mounts::{self, Attributes, IdMap};
 use sampan_runtime::rootfs;
-use sampan_runtime::wire::{Failure, MountKind, MountPoint, Request, StartSpec};
+use sampan_runtime::wire::{Failure, MountKind, MountPoint, Request};
 
 use super::{Layer, Machine, Test, check_spec};
 
@@ -38,7 +38,7 @@ fn bind(path: &Path, namespace: BorrowedFd<'_>) -> OwnedFd {
 /// Starts it with mounts that `make` makes of its user namespace.
 fn start(
     machine: &Machine<'_>,
-    spec: &StartSpec,
+    spec: &crate::harness::Spec,
     make: impl FnOnce(BorrowedFd<'_>) -> Vec<OwnedFd>,
 ) -> Result<(), Failure> {
     let (_, fds) = machine.create(spec)?;
@@ -46,7 +46,7 @@ fn start(
     let root = rootfs::mount_overlay(&[machine.layer.path()], &machine.upper(&spec.id), userns, spec.ids);
     let handed = [vec![root.expect("a root")], make(userns)].concat_fds();
     let handed: Vec<BorrowedFd<'_>> = handed.iter().map(|fd| fd.as_fd()).collect();
-    machine.call(Request::Go { id: spec.id.clone() }, &handed).map(drop)
+    machine.call(spec.go(), &handed).map(drop)
 }
 
 trait ConcatFds {
@@ -62,7 +62,7 @@ impl<const N: usize> ConcatFds for [Vec<OwnedFd>; N] {
 /// Runs it to its end and compares what it printed.
 fn check(
     machine: &Machine<'_>,
-    spec: &mut StartSpec,
+    spec: &mut crate::harness::Spec,
     make: impl FnOnce(BorrowedFd<'_>) -> Vec<OwnedFd>,
     cases: &[(&str, &str)],
 ) {

@@ -263,7 +263,7 @@ fn layers_lie_on_one_another(layer: &Layer) {
     layers.push(layer.path().to_owned());
     let lowers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
     let root = mount_overlay(&lowers, &machine.upper(&spec.id), fds[1].as_fd(), spec.ids).expect("a root");
-    machine.call(Request::Go { id: spec.id.clone() }, &[root.as_fd()]).expect("a start");
+    machine.call(spec.go(), &[root.as_fd()]).expect("a start");
     assert_eq!(machine.exited(&spec.id).exit_code, Some(0));
     machine.logged(&spec.id);
     let all = (0..MOST_LAYERS - 1).map(|number| format!("{number:03}")).collect::<Vec<_>>().join(" ");

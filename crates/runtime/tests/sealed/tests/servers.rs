@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use sampan_model::ContainerId;
-use sampan_runtime::wire::{Phase, Reply, Request, ServerSpec, StartSpec};
+use sampan_runtime::wire::{Phase, Reply, Request, ServerSpec};
 
 use super::lifecycle::{kill_supervisor, reap_orphan};
 use super::{Layer, Machine, Test};
@@ -17,7 +17,7 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 /// Makes a server with these ids: its user and network namespace.
-fn make(machine: &Machine<'_>, like: &StartSpec) -> (ContainerId, Vec<OwnedFd>) {
+fn make(machine: &Machine<'_>, like: &crate::harness::Spec) -> (ContainerId, Vec<OwnedFd>) {
     let id = ContainerId::from_bytes([0xee; 32]);
     let spec = ServerSpec { id: id.clone(), ids: like.ids };
     match machine.call(Request::MakeServer(spec), &[]).expect("a server") {
@@ -27,8 +27,13 @@ fn make(machine: &Machine<'_>, like: &StartSpec) -> (ContainerId, Vec<OwnedFd>) 
 }
 
 /// A container on it.
-fn on(machine: &Machine<'_>, server: &ContainerId, like: &StartSpec, words: &[&str]) -> StartSpec {
-    StartSpec { server: Some(server.clone()), ids: like.ids, ..machine.spec(words) }
+fn on(
+    machine: &Machine<'_>,
+    server: &ContainerId,
+    like: &crate::harness::Spec,
+    words: &[&str],
+) -> crate::harness::Spec {
+    crate::harness::Spec { server: Some(server.clone()), ids: like.ids, ..machine.spec(words) }
 }
 
 fn namespace(pid: u32, name: &str) -> String {

@@ -12,7 +12,7 @@ use sampan_model::ContainerId;
 use sampan_model::view::{LogFrame, TerminalSize};
 use sampan_runtime::defaults::DEFAULT_CAPABILITIES;
 use sampan_runtime::supervisor;
-use sampan_runtime::wire::{Event, ExecSpec, Failure, ProcessSpec, Reply, Request, StartSpec};
+use sampan_runtime::wire::{Event, ExecSpec, Failure, ProcessSpec, Reply, Request};
 
 use super::lifecycle::{kill, reap_orphan};
 use super::{Layer, Machine, Test};
@@ -43,7 +43,7 @@ fn follow(machine: &Machine<'_>, id: &ContainerId) -> Result<File, Failure> {
 }
 
 /// Starts it, followed from its first byte on.
-fn start_followed(machine: &Machine<'_>, spec: &StartSpec) -> File {
+fn start_followed(machine: &Machine<'_>, spec: &crate::harness::Spec) -> File {
     let (_, fds) = machine.create(spec).expect("a child");
     let followed = follow(machine, &spec.id).expect("a follower");
     machine.go(spec, &fds).expect("a start");
@@ -291,7 +291,7 @@ fn a_terminal_s_last_words_are_heard(layer: &Layer) {
 }
 
 /// One more process of a container, doing `words`.
-fn exec_spec(of: &StartSpec, words: &[&str]) -> ExecSpec {
+fn exec_spec(of: &crate::harness::Spec, words: &[&str]) -> ExecSpec {
     ExecSpec {
         id: of.id.clone(),
         process: ProcessSpec {
