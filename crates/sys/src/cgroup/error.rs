@@ -100,6 +100,20 @@ pub enum CgroupError {
         /// The cgroup.
         path: PathBuf,
     },
+    /// It is frozen, and nothing would ever run in it.
+    #[error("cgroup {0} is frozen: thaw it, or choose another one")]
+    Frozen(PathBuf),
+    /// Version 2 has no place for processes there.
+    #[error(
+        "limit {controller} in cgroup {path}: it is below one that has processes of its own; choose a path beside that, \
+         or move them to a child of it"
+    )]
+    Threads {
+        /// The cgroup.
+        path: PathBuf,
+        /// The controller.
+        controller: &'static str,
+    },
     /// Its processes did not come to rest.
     #[error(
         "freeze cgroup {path}: after {waited_ms} ms a process of it still waits in the kernel, for a disk most likely"

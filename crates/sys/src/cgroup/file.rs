@@ -1,8 +1,11 @@
 //! Reading and writing the small files cgroups are made of.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 use super::CgroupError;
 
@@ -69,17 +72,34 @@ pub(super) fn make(path: &Path) -> Result<bool, CgroupError> {
 /// The processes of a cgroup, without its children's; none where the cgroup is gone. A process that cannot be seen from
 /// this pid namespace is listed as 0 and left out.
 pub(super) fn pids(directory: &Path) -> Result<Vec<u32>, CgroupError> {
-    let path = directory.join("cgroup.procs");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        // the cgroup was removed between open and read
-        Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::NODEV) => {
-            return Ok(Vec::new());
+    let of = |name: &str| {
+        let path = directory.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(String::new())),
+            Err(error) => match Errno::from_io_error(&error) {
+                // the cgroup was removed between open and read
+                Some(Errno::NODEV) => Ok(Some(String::new())),
+                // a threaded one of version 2, which anybody may make below one of their own
+                Some(Errno::OPNOTSUPP) => Ok(None),
+                _ => Err(CgroupError::Read { path, source: error }),
+            },
         }
-        Err(source) => return Err(CgroupError::Read { path, source }),
     };
-    Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid != 0).collect())
+    let numbers = |text: String| -> Vec<u32> {
+        text.lines().filter_map(|line| line.parse().ok()).filter(|&number| number != 0).collect()
+    };
+    if let Some(text) = of("cgroup.procs")? {
+        return Ok(numbers(text));
+    }
+    let threads = numbers(of("cgroup.threads")?.unwrap_or_default());
+    Ok(threads.into_iter().filter_map(process_of).collect::<BTreeSet<u32>>().into_iter().collect())
+}
+
+/// The process that a thread is of; `None` where it has ended.
+fn process_of(thread: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 /// The names of its files.

@@ -17,7 +17,7 @@ use std::time::Instant;
 use rustix::fs::{Mode, OFlags};
 
 use super::devices::{self, Set};
-use super::plan::{self, On};
+use super::plan::{self, Ground as _, On, Plan};
 use super::tree::{Place, Tree};
 use super::{CgroupError, Cgroups, Hierarchy, Kind, Resources, file, remove};
 
@@ -96,10 +96,12 @@ impl PathGroup {
     /// What an earlier one left empty is used again. On failure what was made is removed.
     ///
     /// # Errors
-    /// [`CgroupError::InUse`] where there are processes in it; what is asked for and not to be had; the kernel's refusals.
+    /// [`CgroupError::InUse`] where there are processes in it, [`CgroupError::Frozen`]; what is asked for and not to be had;
+    /// the kernel's refusals.
     pub fn create(&self, resources: &Resources) -> Result<Vec<&'static str>, CgroupError> {
+        let plan = plan::plan(resources, &On(&self.tree))?;
         let mut made = Vec::new();
-        let result = self.create_places(&mut made).and_then(|()| self.update(resources));
+        let result = self.create_places(&plan, &mut made).and_then(|()| self.update(resources));
         if result.is_err() {
             // best effort: the reason is worth more than what clearing up says
             let _ = remove::trees(made.into_iter().rev(), Instant::now());
@@ -107,19 +109,28 @@ impl PathGroup {
         result
     }
 
-    fn create_places(&self, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    fn create_places(&self, plan: &Plan, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+        let alone = On(&self.tree).unified_alone();
         for place in &self.places {
             let hierarchy = &place.hierarchy;
+            // on a hybrid, what is left for version 2 is nobody's business unless it is asked for
+            let wanted =
+                |controller: &&String| alone || plan.writes.iter().any(|write| write.controller == *controller);
+            let handed_down: Vec<&String> = match hierarchy.is_unified() {
+                true => hierarchy.controllers.iter().filter(wanted).collect(),
+                false => Vec::new(),
+            };
             let below = place.directory.strip_prefix(&hierarchy.mount).unwrap_or(Path::new(""));
             let mut directory = hierarchy.mount.clone();
             for name in below.components() {
-                if hierarchy.is_unified() {
-                    hand_down(hierarchy, &directory);
-                }
+                hand_down(&handed_down, &directory);
                 let above = directory.clone();
                 directory.push(name);
                 if file::make(&directory)? {
                     made.push(directory.clone());
+                } else if directory == place.directory && self.is_frozen()? {
+                    // who joined it would stand still before its first step
+                    return Err(CgroupError::Frozen(directory));
                 }
                 if place.has("cpuset") && !hierarchy.is_unified() {
                     // a v1 cpuset begins empty, and nobody can join it until it is filled
@@ -129,6 +140,9 @@ impl PathGroup {
                         }
                     }
                 }
+            }
+            if alone {
+                check_type(&place.directory, plan)?;
             }
         }
         match self.pids()? {
@@ -214,10 +228,26 @@ pub(super) fn open(directory: &Path) -> Result<OwnedFd, CgroupError> {
         .map_err(|errno| CgroupError::Read { path: directory.into(), source: errno.into() })
 }
 
-/// Lets the children of a v2 cgroup have all its controllers; those it may not hand down are missed when they are used.
-fn hand_down(hierarchy: &Hierarchy, directory: &Path) {
+/// Below a cgroup that has processes of its own there can be threads only, and no controller that knows processes alone
+/// (cgroup-v2.rst, "Threads").
+fn check_type(directory: &Path, plan: &Plan) -> Result<(), CgroupError> {
+    const DOMAIN: &[&str] = &["memory", "io", "hugetlb"];
+    let path = directory.join("cgroup.type");
+    let kind = file::read(&path)?;
+    if kind == "domain" || kind == "domain threaded" {
+        return Ok(());
+    }
+    match plan.writes.iter().find(|write| DOMAIN.contains(&write.controller)) {
+        Some(write) => Err(CgroupError::Threads { path: directory.into(), controller: write.controller }),
+        None if kind == "threaded" => Ok(()),
+        None => file::write(&path, "threaded"),
+    }
+}
+
+/// Lets the children of a v2 cgroup have controllers; those it may not hand down are missed when they are used.
+fn hand_down(controllers: &[&String], directory: &Path) {
     let path = directory.join("cgroup.subtree_control");
-    let all: Vec<String> = hierarchy.controllers.iter().map(|controller| format!("+{controller}")).collect();
+    let all: Vec<String> = controllers.iter().map(|controller| format!("+{controller}")).collect();
     if all.is_empty() || file::write(&path, &all.join(" ")).is_ok() {
         return;
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rustix::io::Errno;
+
 use super::plan::{self, On};
 use super::{CgroupError, Cpu, Hierarchy, Limits, Memory, RemoveError, Resources, file, remove};
 
@@ -156,8 +158,11 @@ impl Tree {
     pub fn kill(&self) -> Result<(), CgroupError> {
         self.lift_cpu_limit()?;
         if let Some(place) = self.unified() {
-            // since Linux 5.14, for the whole tree and atomically
-            file::write_if_there(&place.directory.join("cgroup.kill"), "1")?;
+            // since Linux 5.14, for the whole tree and atomically; not for one of threads, whose processes are elsewhere too
+            match file::write_if_there(&place.directory.join("cgroup.kill"), "1") {
+                Err(CgroupError::Write { source, .. }) if Errno::from_io_error(&source) == Some(Errno::OPNOTSUPP) => {}
+                result => result?,
+            }
         }
         let roots: Vec<&Path> = self.places.iter().map(|place| place.directory.as_path()).collect();
         let freezer = self.home("freezer").filter(|place| !place.hierarchy.is_unified());

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::cgroup::{Cpu, DOCKER_DEVICES, DeviceRule, EVERY_DEVICE, Memory, Mode as Version};
+use crate::cgroup::{Cpu, DOCKER_DEVICES, DeviceRule, EVERY_DEVICE, HugePages, Memory, Mode as Version};
 
 /// A path that no other test has, and that is gone with all below it when the test ends, however it ends.
 struct TestPath(Cgroups, String);
@@ -122,6 +122,87 @@ fn from_making_to_removing() {
     assert!(!group.exists());
 }
 
+/// What the kernel has after all of it: this machine's version here, the other one in the guest (`e2e::guest`).
+#[test]
+fn the_kernel_has_what_was_asked_for() {
+    let path = TestPath::new();
+    let group = path.group();
+    let cpus = |name: &str| {
+        let place = group.home("cpuset").expect("cpuset");
+        file::read(&place.hierarchy.mount.join(if place.hierarchy.is_unified() {
+            "cpuset.cpus.effective"
+        } else {
+            name
+        }))
+        .unwrap()
+    };
+    let first = cpus("cpuset.cpus").split([',', '-']).next().unwrap().to_owned();
+    let two = path.0.mode() == Version::V2;
+    let resources = Resources {
+        memory: Memory {
+            limit: Some(64 << 20),
+            swap: Some(96 << 20),
+            reservation: Some(32 << 20),
+            swappiness: Some(10),
+            disable_oom_killer: Some(true),
+            ..Memory::default()
+        },
+        cpu: Cpu {
+            shares: Some(2048),
+            quota: Some(30_000),
+            period: Some(50_000),
+            burst: Some(10_000),
+            cpus: Some(first.clone()),
+            mems: Some("0".into()),
+            ..Cpu::default()
+        },
+        pids: Some(17),
+        unified: if two { vec![("memory.high".into(), "50331648".into())] } else { Vec::new() },
+        ..Resources::default()
+    };
+    let ignored = group.create(&resources).unwrap();
+    let v1: &[(&str, &str, &str)] = &[
+        ("memory", "memory.limit_in_bytes", "67108864"),
+        ("memory", "memory.memsw.limit_in_bytes", "100663296"),
+        ("memory", "memory.soft_limit_in_bytes", "33554432"),
+        ("memory", "memory.swappiness", "10"),
+        ("cpu", "cpu.shares", "2048"),
+        ("cpu", "cpu.cfs_quota_us", "30000"),
+        ("cpu", "cpu.cfs_period_us", "50000"),
+        ("cpu", "cpu.cfs_burst_us", "10000"),
+        ("cpuset", "cpuset.cpus", &first),
+        ("pids", "pids.max", "17"),
+    ];
+    let v2: &[(&str, &str, &str)] = &[
+        ("memory", "memory.max", "67108864"),
+        ("memory", "memory.swap.max", "33554432"),
+        ("memory", "memory.low", "33554432"),
+        ("memory", "memory.high", "50331648"),
+        ("cpu", "cpu.weight", "174"),
+        ("cpu", "cpu.max", "30000 50000"),
+        ("cpu", "cpu.max.burst", "10000"),
+        ("cpuset", "cpuset.cpus", &first),
+        ("pids", "pids.max", "17"),
+    ];
+    for (controller, name, value) in if two { v2 } else { v1 } {
+        let directory = &group.home(controller).expect(controller).directory;
+        assert_eq!(file::read(&directory.join(name)).unwrap(), *value, "{name}");
+    }
+    if two {
+        assert_eq!(ignored, ["memory.disableOOMKiller", "memory.swappiness"]);
+        // what stays: a period without a quota, swap without memory
+        let cpu = Cpu { period: Some(20_000), ..Cpu::default() };
+        let memory = Memory { swap: Some(80 << 20), ..Memory::default() };
+        group.update(&Resources { cpu, memory, ..Resources::default() }).unwrap();
+        let directory = &group.unified().unwrap();
+        assert_eq!(file::read(&directory.join("cpu.max")).unwrap(), "30000 20000");
+        assert_eq!(file::read(&directory.join("memory.swap.max")).unwrap(), "16777216");
+    } else {
+        let control = file::read(&group.home("memory").unwrap().directory.join("memory.oom_control")).unwrap();
+        assert!(control.contains("oom_kill_disable 1"), "{control}");
+    }
+}
+
 #[test]
 fn a_refusal_leaves_nothing() {
     let path = TestPath::new();
@@ -165,6 +246,47 @@ fn it_is_frozen_and_killed_so() {
     assert_eq!(group.stats().unwrap().cpu.total, before);
     group.kill().unwrap();
     group.thaw().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    group.freeze().unwrap();
+    assert!(matches!(group.create(&limits(64 << 20, 50)), Err(CgroupError::Frozen(_))));
+    group.thaw().unwrap();
+    group.create(&limits(64 << 20, 50)).unwrap();
+}
+
+/// Version 2 alone, with whatever controllers it has here: below a cgroup of processes, and of threads.
+#[test]
+fn below_processes_and_threads() {
+    let mut path = TestPath::new();
+    path.0.hierarchies.retain(Hierarchy::is_unified);
+    path.0.mode = Version::V2;
+    let outer = path.0.at(Path::new(&path.1)).unwrap();
+    outer.create(&Resources::default()).unwrap();
+    let mut child = shell(&outer, "echo in; read x");
+    assert_eq!(line(&mut child), "in");
+    let (pages, memory) = (HugePages { page_size: "2MB".into(), limit: 0 }, 64 << 20);
+    let limits = match outer.home("memory") {
+        Some(_) => Resources { memory: Memory { limit: Some(memory), ..Memory::default() }, ..Resources::default() },
+        None => Resources { huge_pages: vec![pages], ..Resources::default() },
+    };
+    // who has processes hands nothing down
+    let error = path.group().create(&limits).unwrap_err();
+    assert!(error.to_string().contains("do not hand its controller down"), "{error}");
+    assert!(!path.group().exists());
+    path.group().create(&Resources::default()).unwrap();
+    path.group().remove().unwrap();
+
+    let threads = outer.unified().unwrap().join("threads");
+    file::make(&threads).unwrap();
+    file::write(&threads.join("cgroup.type"), "threaded").unwrap();
+    let error = path.group().create(&limits).unwrap_err();
+    assert!(matches!(error, CgroupError::Threads { .. }), "{error}");
+    path.group().create(&Resources::default()).unwrap();
+    let kind = file::read(&path.group().unified().unwrap().join("cgroup.type")).unwrap();
+    assert_eq!(kind, "threaded");
+    let moved = path.group().files();
+    file::write(&moved[0].with_file_name("cgroup.threads"), &child.id().to_string()).unwrap();
+    assert_eq!(path.group().pids().unwrap(), [child.id()]);
+    path.group().kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
 }
 
