@@ -35,6 +35,8 @@ pub const PODMAN: Tool = Tool { name: "podman", packages: &["podman"], file: "us
 pub const SYSTEMD: Tool = Tool { name: "systemd", packages: &["systemd"], file: "usr/bin/systemd-analyze" };
 /// The other one.
 pub const DOCKER: Tool = Tool { name: "docker", packages: &["docker.io"], file: "usr/sbin/dockerd" };
+/// What reads and judges pages of metrics.
+pub const PROMETHEUS: Tool = Tool { name: "prometheus", packages: &["prometheus"], file: "usr/bin/promtool" };
 /// What formats the manual's pages.
 pub const GROFF: Tool = Tool { name: "groff", packages: &["groff-base"], file: "usr/bin/groff" };
 /// The fastest of the peers.
@@ -50,8 +52,22 @@ pub const QEMU: Tool =
 pub const KERNEL: Tool = Tool { name: "kernel", packages: &["linux-image-cloud-amd64"], file: "boot/vmlinuz-*" };
 
 /// What the tests need.
-pub const FOR_TESTS: &[&Tool] =
-    &[&BUSYBOX, &GO, &LIBRARIES, &RUNC, &CRUN, &SKOPEO, &PODMAN, &DOCKER, &SYSTEMD, &GROFF, &QEMU, &KERNEL];
+pub const FOR_TESTS: &[&Tool] = &[
+    &BUSYBOX,
+    &GO,
+    &LIBRARIES,
+    &RUNC,
+    &CRUN,
+    &SKOPEO,
+    &PODMAN,
+    &DOCKER,
+    &SYSTEMD,
+    &GROFF,
+    &QEMU,
+    &KERNEL,
+    &PROMETHEUS,
+];
+
 /// What the benchmarks need.
 pub const FOR_BENCHMARKS: &[&Tool] = &[&BUSYBOX, &RUNC, &CRUN, &DOCKER];
 
@@ -85,6 +101,8 @@ const NOT_USED: &[&str] = &[
     "libusb-1.0-0",
     "libusbredirparser1",
 ];
+/// How packages for web pages begin, which a server depends on that is only here for another program beside it.
+const FOR_PAGES: &[&str] = &["libjs-", "fonts-"];
 /// The most packages one tool may come to.
 const PACKAGES: usize = 60;
 
@@ -292,7 +310,9 @@ fn dependencies(text: &str) -> BTreeSet<String> {
         if !matches!(kind, "Depends" | "PreDepends") {
             continue;
         }
-        if !is_alternative && !name.starts_with('<') && ![BASE, NOT_USED].concat().contains(&name) {
+        let is_used =
+            ![BASE, NOT_USED].concat().contains(&name) && !FOR_PAGES.iter().any(|start| name.starts_with(start));
+        if !is_alternative && !name.starts_with('<') && is_used {
             names.insert(name.to_owned());
         }
         is_alternative = has_more;
@@ -307,7 +327,7 @@ mod tests {
     #[test]
     fn dependencies_of_apt_cache() {
         let text = "crun\n  Depends: libc6\n  Depends: libcap2\n  Suggests: x\n |Depends: a\n |Depends: b\n  Depends: c\n  \
-                    PreDepends: <virtual>\n    d\n  Depends: e\n";
+                    PreDepends: <virtual>\n    d\n  Depends: e\n  Depends: libjs-x\n";
         let names: Vec<String> = dependencies(text).into_iter().collect();
         assert_eq!(names, ["a", "e", "libcap2"]);
     }

@@ -20,6 +20,8 @@ use crate::volumes::VolumeAction;
 pub enum Action {
     /// How the daemon is.
     ShowDaemon,
+    /// What it has counted and measured.
+    ShowMetrics,
     /// End everything, keep the records.
     StopDaemon,
     /// Replace the daemon's process.
@@ -120,6 +122,8 @@ pub enum Outcome {
     Begun,
     /// The daemon.
     Daemon(Box<DaemonView>),
+    /// What it has counted, in Prometheus's text format.
+    Metrics(String),
     /// An image.
     Image(ImageView),
     /// An image with all that it says of itself.

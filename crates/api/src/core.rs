@@ -59,6 +59,7 @@ impl Core {
         }
         match action {
             Action::ShowDaemon => Ok(Outcome::Daemon(Box::new((self.daemon)()))),
+            Action::ShowMetrics => self.metrics().await.map(Outcome::Metrics),
             Action::StopDaemon => self.order(DaemonOrder::Stop).await,
             Action::RestartDaemon => self.order(DaemonOrder::Restart).await,
             Action::Purge => self.order(DaemonOrder::Purge).await,

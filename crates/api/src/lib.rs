@@ -13,6 +13,7 @@ mod core;
 mod create;
 mod download;
 mod error;
+mod metrics;
 pub mod native;
 mod openapi;
 mod operations;

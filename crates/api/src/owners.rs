@@ -61,7 +61,10 @@ impl Core {
 
 /// Whether an action is for those alone who govern the daemon.
 pub(crate) fn is_for_governors(action: &Action) -> bool {
-    matches!(action, Action::StopDaemon | Action::RestartDaemon | Action::Purge | Action::ExamineImages(_))
+    matches!(
+        action,
+        Action::ShowMetrics | Action::StopDaemon | Action::RestartDaemon | Action::Purge | Action::ExamineImages(_)
+    )
 }
 
 /// The refusal of what only those may ask for who govern the daemon.

@@ -68,6 +68,11 @@ pub fn multiarch() -> String {
     format!("{}-linux-gnu", std::env::consts::ARCH)
 }
 
+/// What reads Prometheus's pages and judges them.
+pub fn promtool() -> PathBuf {
+    existing(tool("prometheus").join("usr/bin/promtool"), "cargo xtask tools")
+}
+
 /// groff with its own macros and fonts, to be given words.
 pub fn groff() -> Command {
     let usr = existing(tool("groff").join("usr/bin/groff"), "cargo xtask tools");

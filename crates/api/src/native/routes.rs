@@ -23,7 +23,7 @@ use super::endpoint::{Answer, Endpoint, delete, get, head, post, put};
 use super::stream::{self, AttachQuery};
 use super::{Native, files, operations, servers, volumes, write};
 use crate::action::{Force, Repair, Start, Unused};
-use crate::{Action, ApiError, Caller, core, download, openapi, upload};
+use crate::{Action, ApiError, Caller, core, download, metrics, openapi, upload};
 
 /// The router: every request of the table, and no other.
 pub(super) fn router() -> Router<Native> {
@@ -131,6 +131,7 @@ pub(crate) fn table() -> Vec<Endpoint> {
             .refuses(&["not_found", "ambiguous"]),
         get("/v1/events", "The records' changes after a revision, without end", Answer::lines::<Change>(), follow_records)
             .query::<EventsQuery>().refuses(&["revision_too_old"]),
+        get("/metrics", "What the daemon has counted and measured, in Prometheus's text format", Answer::bytes(metrics::MEDIA_TYPE), |a, c| perform(a, c, Ok(Action::ShowMetrics))),
         get("/openapi.json", "This page", Answer::json::<serde_json::Value>(), || async { ([(header::CONTENT_TYPE, "application/json")], openapi::PAGE.as_str()) }),
     ]
 }

@@ -8,7 +8,7 @@ use futures_util::stream::{Stream, unfold};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::{ApiError, Outcome};
+use crate::{ApiError, Outcome, metrics};
 
 /// What became of an action.
 pub(super) fn outcome(result: Result<Outcome, ApiError>) -> Response {
@@ -17,6 +17,7 @@ pub(super) fn outcome(result: Result<Outcome, ApiError>) -> Response {
         Ok(Outcome::Done) => StatusCode::NO_CONTENT.into_response(),
         Ok(Outcome::Begun) => StatusCode::ACCEPTED.into_response(),
         Ok(Outcome::Daemon(view)) => Json(view).into_response(),
+        Ok(Outcome::Metrics(page)) => ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], page).into_response(),
         Ok(Outcome::Image(view)) => Json(view).into_response(),
         Ok(Outcome::ImageDetails(details)) => Json(details).into_response(),
         Ok(Outcome::Pruned(view)) => Json(view).into_response(),

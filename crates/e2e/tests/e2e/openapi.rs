@@ -175,6 +175,7 @@ fn what_a_running_daemon_answers_is_as_the_page_says() {
     walk_services(&mut page);
     page.get("/v1/daemon", "/v1/daemon");
     page.get("/openapi.json", "/openapi.json");
+    page.get("/metrics", "/metrics");
     page.follow("/v1/events", "/v1/events?from=0");
     page.assert_all_succeeded();
 }

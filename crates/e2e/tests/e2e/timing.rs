@@ -1,7 +1,10 @@
 //! Where the time goes: told for one start, and summed up for all.
 
-use sampan_e2e::Sampan;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use sampan_e2e::native::Native;
+use sampan_e2e::{Sampan, tools};
 use serde_json::{Value, json};
 
 /// The steps of a list, and all of them together, in microseconds.
@@ -54,4 +57,64 @@ fn the_answer_to_a_start_says_it_and_no_other() {
     assert_eq!(ask("GET", "/v1/containers/box", None)["timing"], Value::Null);
     let (again, _) = steps(&ask("POST", "/v1/containers/box/restart?timeout_ms=0", None)["timing"]);
     assert!(!again.contains(&"spec".to_owned()) && again.contains(&"root".to_owned()), "{again:?}");
+}
+
+/// The page, which Prometheus's own `promtool` has read and finds nothing wrong with.
+#[track_caller]
+fn metrics(native: &Native) -> String {
+    let answer = native.ask("GET", "/metrics", None).expect("the page");
+    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let mut promtool = Command::new(tools::promtool());
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = promtool.spawn().expect("promtool runs");
+    promtool.stdin.take().expect("its input").write_all(&answer.body).expect("it reads");
+    let said = promtool.wait_with_output().expect("promtool ends");
+    let text = String::from_utf8(answer.body).expect("UTF-8");
+    let complaints = [said.stdout, said.stderr].concat();
+    assert!(said.status.success(), "{}{text}", String::from_utf8_lossy(&complaints));
+    text
+}
+
+/// The value of the one line that begins with these words.
+#[track_caller]
+fn number(page: &str, name: &str) -> f64 {
+    let values: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).collect();
+    let [value] = values[..] else { panic!("{name} is there {} times in {page}", values.len()) };
+    value.parse().expect("a number")
+}
+
+#[test]
+fn starts_are_counted() {
+    let sampan = Sampan::new();
+    sampan.import_busybox();
+    let native = Native::of(sampan.root());
+    let before = metrics(&native);
+    for (name, expected) in [("started_total", 0.0), ("failed_total", 0.0), ("running", 0.0)] {
+        assert_eq!(number(&before, &format!("sampan_containers_{name}")), expected, "{name}");
+    }
+    sampan.ok(&["run", "-d", "--name", "box", "bb", "sleep", "60"]);
+    sampan.ok(&["run", "--rm", "bb", "true"]);
+    sampan.ok(&["exec", "box", "true"]);
+    sampan.run(&["run", "--rm", "bb", "no-such-program"]).assert_fails(127, &[]);
+
+    let after = metrics(&native);
+    for (name, expected) in [("started_total", 2.0), ("failed_total", 1.0), ("running", 1.0)] {
+        assert_eq!(number(&after, &format!("sampan_containers_{name}")), expected, "{name}");
+    }
+    for (name, label, expected) in [
+        ("sampan_start_seconds", "", 2.0),
+        ("sampan_start_step_seconds", "step=\"root\",", 2.0),
+        ("sampan_exec_seconds", "", 1.0),
+    ] {
+        let bucket = |bound| number(&after, &format!("{name}_bucket{{{label}le=\"{bound}\"}}"));
+        assert!(bucket("0.001") <= bucket("1") && bucket("10") == expected && bucket("+Inf") == expected, "{after}");
+        let labels = if label.is_empty() { String::new() } else { format!("{{{}}}", label.trim_end_matches(',')) };
+        assert_eq!(number(&after, &format!("{name}_count{labels}")), expected, "{name}");
+        let sum = number(&after, &format!("{name}_sum{labels}"));
+        assert!(0.0 < sum && sum < 60.0, "{name}: {sum} s");
+    }
+    for role in ["daemon", "supervisor", "logger", "edge"] {
+        let bytes = number(&after, &format!("sampan_process_memory_bytes{{role=\"{role}\"}}"));
+        assert!((65_536.0..1e9).contains(&bytes), "{role}: {bytes} bytes");
+    }
 }
