@@ -5,10 +5,12 @@
 
 use sampan_e2e::guest::Guest;
 
-/// Every unit test of `sys`: control groups, seccomp, mounts, netlink.
+/// Every unit test of `sys`: control groups, seccomp, mounts, netlink; but for long computations that ask no kernel.
 #[test]
 fn sys() {
-    Guest::shared().run("sampan_sys", &[]);
+    let left_out = ["random_filters_compile_to_what_they_say", "programs_do_what_profiles_say", "borders"];
+    let words: Vec<&str> = left_out.iter().flat_map(|name| ["--skip", name]).collect();
+    Guest::shared().run("sampan_sys", &words);
 }
 
 /// The tests of the sealed start, but for those of figures and of crowds, which say nothing of a kernel where every

@@ -268,9 +268,10 @@ fn below_processes_and_threads() {
         Some(_) => Resources { memory: Memory { limit: Some(memory), ..Memory::default() }, ..Resources::default() },
         None => Resources { huge_pages: vec![pages], ..Resources::default() },
     };
-    // who has processes hands nothing down
+    // who has processes hands down no such controller; where there are others, it becomes one of threads by them
     let error = path.group().create(&limits).unwrap_err();
-    assert!(error.to_string().contains("do not hand its controller down"), "{error}");
+    let named = error.to_string().contains("do not hand its controller down");
+    assert!(named || matches!(error, CgroupError::Threads { .. }), "{error}");
     assert!(!path.group().exists());
     path.group().create(&Resources::default()).unwrap();
     path.group().remove().unwrap();

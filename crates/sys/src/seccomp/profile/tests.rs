@@ -202,6 +202,7 @@ fn what_is_not_understood_is_refused() {
         (profile("", &[], vec![]), ProfileError::Action(String::new())),
         (profile("SCMP_ACT_NOTIFY", &[], vec![]), ProfileError::Notify("every call".into())),
         (with(vec![call(&["write"], "SCMP_ACT_NOTIFY", vec![])]), ProfileError::Notify("write".into())),
+        (with(vec![call(&["read", "sendmsg"], "SCMP_ACT_NOTIFY", vec![])]), ProfileError::Notify("sendmsg".into())),
         (with(vec![call(&["read"], "ALLOW", vec![])]), ProfileError::Action("ALLOW".into())),
         (with(vec![call(&[], "SCMP_ACT_ALLOW", vec![])]), ProfileError::Nameless),
         (with(vec![call(&[""], "SCMP_ACT_ALLOW", vec![])]), ProfileError::Nameless),
