@@ -43,6 +43,7 @@ impl Core {
             mounts: asked.mounts,
             ports,
             read_only: asked.read_only,
+            confinement: asked.confinement,
             stdin: asked.stdin,
             terminal: asked.terminal,
             init: asked.init,

@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use sampan_container::files::FilesError;
-use sampan_container::{ContainerError, DiskError, MountError, VolumeError};
+use sampan_container::{ConfineError, ContainerError, DiskError, MountError, VolumeError};
 use sampan_model::view::{ErrorBody, ErrorView};
 use sampan_service::ServiceError;
 
@@ -163,6 +163,13 @@ impl From<ContainerError> for ApiError {
                     _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
                 };
                 of(status, code, error.hint().as_deref())
+            }
+            ContainerError::Confine(error) => {
+                let (status, code) = match error {
+                    ConfineError::ForRoot(_) => (StatusCode::FORBIDDEN, "forbidden"),
+                    _ => (StatusCode::BAD_REQUEST, "bad_confinement"),
+                };
+                of(status, code, error.hint())
             }
             ContainerError::Mount(error) => of(StatusCode::BAD_REQUEST, "bad_mount", error.hint().as_deref()),
             ContainerError::NoServer(_) => of(

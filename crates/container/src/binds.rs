@@ -71,14 +71,16 @@ impl Bind {
         Ok(Self { path: path.to_owned(), place, is_file })
     }
 
-    /// Mounts it, nowhere yet. `namespace` maps the ids. With all that is mounted below it; but where a file system below
+    /// Mounts it, nowhere yet. `namespace` maps the ids; without one they are the host's own. With all that is mounted below it; but where a file system below
     /// cannot show its files under other ids, the source's own alone.
-    pub fn mount(&self, namespace: BorrowedFd<'_>, attributes: Attributes) -> Result<OwnedFd, MountError> {
+    pub fn mount(&self, namespace: Option<BorrowedFd<'_>>, attributes: Attributes) -> Result<OwnedFd, MountError> {
         let clone_error = |source| MountError::Clone { path: self.path.clone(), source };
         let with_all = || {
             let tree = mounts::clone_of_tree_at(self.place.as_fd())?;
             mounts::part_tree(tree.as_fd())?;
-            mounts::map_ids_of_tree(tree.as_fd(), namespace)?;
+            if let Some(namespace) = namespace {
+                mounts::map_ids_of_tree(tree.as_fd(), namespace)?;
+            }
             io::Result::Ok(tree)
         };
         let tree = match with_all() {
@@ -86,8 +88,10 @@ impl Bind {
             Err(error) => {
                 let tree = mounts::clone_at(self.place.as_fd()).map_err(clone_error)?;
                 mounts::part_tree(tree.as_fd()).map_err(clone_error)?;
-                mounts::map_ids(tree.as_fd(), namespace)
-                    .map_err(|source| MountError::Idmap { path: self.path.clone(), source })?;
+                if let Some(namespace) = namespace {
+                    mounts::map_ids(tree.as_fd(), namespace)
+                        .map_err(|source| MountError::Idmap { path: self.path.clone(), source })?;
+                }
                 tracing::debug!(path = %self.path.display(), %error, "a bind is without what is mounted below it");
                 tree
             }

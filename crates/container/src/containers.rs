@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::attach::Streams;
 use crate::binds::IdMaps;
+use crate::confine::Filters;
 use crate::exec::Execs;
 use crate::named::Named;
 use crate::pool::{Child, Pool};
@@ -69,8 +70,8 @@ pub struct Containers {
 
 pub(crate) struct Inner {
     pub(crate) foundation: Foundation,
-    /// The default seccomp filter, hex, as the supervisor takes it.
-    pub(crate) seccomp: String,
+    /// Filters of system calls that were made.
+    pub(crate) filters: Filters,
     /// The daemon stops: nothing is started any more.
     pub(crate) stopping: AtomicBool,
     pub(crate) wires: Arc<Wires>,
@@ -177,15 +178,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Containers {
     /// No containers yet: [`adopt`](Self::adopt) comes next.
     pub fn new(foundation: Foundation) -> Self {
-        let program = sampan_runtime::seccomp::docker_default(sampan_runtime::defaults::DEFAULT_CAPABILITIES);
-        let seccomp = program.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         let wires = Arc::new(Wires::new(Arc::clone(&foundation.network)));
         let stopping = AtomicBool::new(false);
         let pool = Pool::new(foundation.pool_size);
         Self {
             inner: Arc::new(Inner {
                 foundation,
-                seccomp,
+                filters: Filters::default(),
                 stopping,
                 wires,
                 pool,

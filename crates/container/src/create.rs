@@ -12,7 +12,7 @@ use crate::containers::{Container, Index, Inner, lock};
 use crate::pool::Pool;
 use crate::timing::Laps;
 use crate::volumes::volumes_of;
-use crate::{ContainerError, ContainerRecord, Containers, disk, failpoint, mounts};
+use crate::{ContainerError, ContainerRecord, Containers, confine, disk, failpoint, mounts};
 
 /// The most containers of one instance, be it that they share servers: the supervisor holds descriptors for each.
 const MOST_CONTAINERS: usize = SERVERS as usize;
@@ -51,6 +51,7 @@ impl Inner {
         self.foundation.machine.holds(&spec.size)?;
         self.check_ports(spec.owner.uid, &spec.ports)?;
         mounts::check(&spec.mounts)?;
+        confine::check(&spec)?;
         for volume in volumes_of(&spec.mounts) {
             self.foundation.volumes.refuse_taken(volume, &spec.owner)?;
         }
@@ -85,7 +86,7 @@ impl Inner {
         if index.containers.len() >= MOST_CONTAINERS {
             return Err(ContainerError::TooManyContainers(MOST_CONTAINERS));
         }
-        let parked = pool.filter(|_| server.is_none()).and_then(Pool::take);
+        let parked = pool.filter(|_| server.is_none() && confine::is_usual(&spec.confinement)).and_then(Pool::take);
         let (id, server_index, child) = match (parked, &server) {
             (Some(parked), _) => (parked.id, parked.index, Some(parked.child)),
             (None, Some(server)) => (new_id()?, server.index, None),

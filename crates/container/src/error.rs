@@ -199,6 +199,9 @@ pub enum ContainerError {
     /// What is to be mounted in it.
     #[error(transparent)]
     Mount(#[from] crate::MountError),
+    /// What it is to be kept from, or is to be opened to it.
+    #[error(transparent)]
+    Confine(#[from] crate::ConfineError),
     /// Files of it.
     #[error(transparent)]
     Files(#[from] crate::files::FilesError),

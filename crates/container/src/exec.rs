@@ -123,7 +123,7 @@ impl Inner {
         let (ours, theirs) = match spec.terminal {
             Some(_) => (None, Vec::new()),
             None => {
-                let ids = self.block().server_ids(record.server_index);
+                let ids = self.ids_of(record);
                 let (ours, theirs) = pipes(&spec, ids, asked.stdin).map_err(failed("make a process's pipes"))?;
                 (Some(ours), theirs)
             }
@@ -148,7 +148,7 @@ impl Inner {
         let image = Image::read(&**self.foundation.images.blobs(), &record.spec.image)?;
         let named = asked.user.as_ref().or(record.spec.user.as_ref()).unwrap_or(&image.config.user);
         let nobody = |what, name| ContainerError::NoSuchUser { container: record.spec.name.to_string(), what, name };
-        let user = user_inside(pid, named).map_err(|error| match error {
+        let user = user_inside(pid, named, &record.spec.confinement.groups).map_err(|error| match error {
             UserError::NoUser(name) => nobody("user", name),
             UserError::NoGroup(name) => nobody("group", name),
             other => other.into(),
@@ -156,14 +156,20 @@ impl Inner {
         let cwd = [asked.working_dir.as_deref(), record.spec.working_dir.as_deref(), Some(&*image.config.working_dir)];
         let cwd = cwd.into_iter().flatten().find(|path| !path.is_empty()).unwrap_or("/").to_owned();
         let group = self.container_group(record)?;
+        let confinement = &record.spec.confinement;
+        let mut process = ProcessSpec {
+            args: asked.command.clone(),
+            env: environment(&record.env, &user, asked),
+            cwd,
+            ..self.process_spec(confinement, &user)?
+        };
+        if asked.privileged {
+            self.privilege(confinement, &mut process);
+        }
         Ok(ExecSpec {
             id: record.id.clone(),
-            process: ProcessSpec {
-                args: asked.command.clone(),
-                env: environment(&record.env, &user, asked),
-                cwd,
-                ..self.process_spec(&user)
-            },
+            process,
+            host_users: confinement.has_host_users(),
             cgroup_files: group.files().iter().map(|file| file.to_string_lossy().into_owned()).collect(),
             terminal: asked.terminal.then(|| asked.terminal_size.unwrap_or(crate::attach::SIZE)),
         })
@@ -176,11 +182,13 @@ fn has_ended(pid: u32) -> bool {
 }
 
 /// As the container's own files say it, now: whoever is added to them in it can be asked for.
-fn user_inside(pid: u32, user: &str) -> Result<User, UserError> {
+fn user_inside(pid: u32, user: &str, groups: &[String]) -> Result<User, UserError> {
     let path = format!("/proc/{pid}/root");
     let root = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| UserError::Io { path: path.into(), source: errno.into() })?;
-    user::resolve_in(user, &root)
+    let mut user = user::resolve_in(user, &root)?;
+    user.join(user::groups_in(groups, &root)?);
+    Ok(user)
 }
 
 /// The container's, and what is asked for; `HOME` of the user and `TERM` where neither says them.

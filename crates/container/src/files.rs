@@ -203,7 +203,11 @@ impl Inner {
         // a container that does not run is not started while its root is mounted here
         let turn = lock(&container.turn);
         let record = container.record();
-        let ids = self.block().server_ids(record.server_index);
+        // files that are not in use are shown through ids of its own, whichever it runs with
+        let ids = match record.state.pid {
+            Some(_) => self.ids_of(&record),
+            None => self.block().server_ids(record.server_index),
+        };
         let (view, _turn) = match record.state.pid {
             Some(pid) => {
                 drop(turn);
@@ -224,7 +228,7 @@ impl Inner {
         if let Some((data, rest, read_only)) = self.volume_at(record, path) {
             let attributes = Attributes::MOUNT_ATTR_NODEV
                 | if read_only { Attributes::MOUNT_ATTR_RDONLY } else { Attributes::empty() };
-            let root = mounts::mapped_directory(&data, userns.as_fd(), attributes);
+            let root = mounts::mapped_directory(&data, Some(userns.as_fd()), attributes);
             return Ok(View { root: root.map_err(|source| io("mount a volume", source))?, path: rest, ids });
         }
         let images = &self.foundation.images;

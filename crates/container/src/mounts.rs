@@ -193,11 +193,16 @@ impl Mounts {
                     opened.sources.push(Source::Bind { bind, read_only });
                     kind
                 }
-                MountSource::Tmpfs { size_bytes, mode } => {
+                MountSource::Tmpfs { size_bytes, mode, owner, executable } => {
                     let half = record.spec.size.memory_bytes.0 / 2;
                     // to the kernel 0 is no limit at all
                     let size = size_bytes.map_or(half, |size| size.0).max(1);
-                    MountKind::Tmpfs { size_bytes: Some(size), mode: mode.unwrap_or(0o1777) & 0o7777 }
+                    MountKind::Tmpfs {
+                        size_bytes: Some(size),
+                        mode: mode.unwrap_or(0o1777) & 0o7777,
+                        owner: *owner,
+                        executable: *executable,
+                    }
                 }
             };
             opened.points.push(MountPoint { target, read_only, kind });
@@ -216,6 +221,7 @@ impl Mounts {
         lowers: &[&Path],
     ) -> Result<Vec<OwnedFd>, MountError> {
         let owner = &record.spec.owner;
+        let mapped = (!ids.is_host()).then_some(userns);
         let mut made = Vec::with_capacity(self.sources.len());
         for source in &self.sources {
             made.push(match source {
@@ -223,18 +229,18 @@ impl Mounts {
                     let seed = Seed { lowers, target, user: (user.uid, user.gid) };
                     let data = inner.foundation.volumes.ready(name, owner, &seed)?;
                     let attributes = attributes(*read_only, Attributes::MOUNT_ATTR_NODEV);
-                    mounts::mapped_directory(&data, userns, attributes)
+                    mounts::mapped_directory(&data, mapped, attributes)
                         .map_err(|source| MountError::Idmap { path: data, source })?
                 }
                 Source::Bind { bind, read_only } if owner.uid == 0 => {
-                    bind.mount(userns, attributes(*read_only, Attributes::MOUNT_ATTR_NODEV))?
+                    bind.mount(mapped, attributes(*read_only, Attributes::MOUNT_ATTR_NODEV))?
                 }
                 Source::Bind { bind, read_only } => {
                     let on_host = |id: u32| ids.start.saturating_add(id);
                     let user = (on_host(user.uid), on_host(user.gid));
                     let map = inner.id_maps.of(Seen { caller: (owner.uid, owner.gid), user })?;
                     let closed = Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOSUID;
-                    bind.mount(map.as_fd(), attributes(*read_only, closed))?
+                    bind.mount(Some(map.as_fd()), attributes(*read_only, closed))?
                 }
             });
         }

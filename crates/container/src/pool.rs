@@ -20,7 +20,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sampan_model::{ContainerId, ServerSize};
+use sampan_model::{Confinement, ContainerId, IdRange, ServerSize};
 use sampan_runtime::defaults;
 use sampan_runtime::wire::{CreateSpec, Reply, Request};
 use tokio::sync::Notify;
@@ -30,7 +30,7 @@ use crate::create::new_id;
 use crate::end::KILLED_WITHIN;
 use crate::server::{Server, limits};
 use crate::start::{cgroup_mounts, unexpected};
-use crate::{ContainerError, Containers, failpoint};
+use crate::{ConfineError, ContainerError, Containers, confine, devices, failpoint};
 
 /// How many servers wait where nobody says another number: some 0.6 MiB of the kernel's memory each.
 pub const POOL_SIZE: usize = 4;
@@ -151,7 +151,7 @@ impl Inner {
             index
         };
         let server = Server { id: id.clone(), index, size: ServerSize::default(), shared: false };
-        let parked = match self.make_child(&id, &server) {
+        let parked = match self.make_child(&id, &server, &Confinement::default()) {
             Ok(mut child) => {
                 self.foundation.edge.add_server(&server.id, child.name_service.take());
                 Parked { id, index, child }
@@ -169,15 +169,29 @@ impl Inner {
 
     /// Makes a container's cgroup, and its server with it where that is its own; and a child there that waits. Where it
     /// fails, what was made is to be taken down by whoever asked.
-    pub(crate) fn make_child(&self, id: &ContainerId, server: &Server) -> Result<Child, ContainerError> {
+    pub(crate) fn make_child(
+        &self,
+        id: &ContainerId,
+        server: &Server,
+        asked: &Confinement,
+    ) -> Result<Child, ContainerError> {
         let group = self.make_group(id, server)?;
+        let devices = devices::of(asked).map_err(ConfineError::from)?;
+        if let Some(rules) = devices.rules {
+            group.set_devices(&rules)?;
+        }
+        let (masked_paths, readonly_paths) = confine::closed_paths(asked);
         let spec = CreateSpec {
             id: id.clone(),
-            ids: self.block().server_ids(server.index),
+            ids: if asked.has_host_users() { IdRange::HOST } else { self.block().server_ids(server.index) },
             cgroup_files: group.files().iter().map(|file| file.to_string_lossy().into_owned()).collect(),
             cgroup_mounts: cgroup_mounts(&group),
-            masked_paths: defaults::masked_paths(),
-            readonly_paths: defaults::readonly_paths(),
+            masked_paths,
+            readonly_paths,
+            writable_kernel: asked.privileged,
+            nodes: devices.nodes,
+            sysctls: confine::parameters(asked)?,
+            shm_bytes: asked.shm_bytes.map_or(defaults::SHM_BYTES, |size| size.0),
             server: server.shared.then(|| server.id.clone()),
         };
         let (reply, fds) = self.foundation.supervisor.call(Request::Create(Box::new(spec)), &[])?;

@@ -81,6 +81,7 @@ impl ContainerRecord {
             user: self.spec.user.clone(),
             mounts: self.spec.mounts.clone(),
             env: self.env.clone(),
+            confinement: self.spec.confinement.without_profile(),
             ports: self.spec.ports.clone(),
             labels: self.spec.labels.clone(),
             terminal: self.spec.terminal,

@@ -17,8 +17,8 @@ use sampan_image::Image;
 use sampan_image::user::{self, User};
 use sampan_model::{ContainerState, ContainerStatus};
 use sampan_runtime::cgroup::ContainerGroup;
-use sampan_runtime::wire::{Capabilities, CgroupMounts, ProcessSpec, Reply, Request, StartSpec};
-use sampan_runtime::{defaults, rootfs};
+use sampan_runtime::rootfs;
+use sampan_runtime::wire::{CgroupMounts, ProcessSpec, Reply, Request, StartSpec};
 
 use crate::containers::{Container, Inner, lock};
 use crate::mounts::Mounts;
@@ -111,7 +111,8 @@ impl Inner {
         let layers = image.layers.iter().rev().map(|layer| images.layers().ensure(layer, &**images.blobs()));
         let layers = layers.collect::<Result<Vec<PathBuf>, _>>()?;
         let lowers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
-        let user = user::resolve(record.spec.user.as_ref().unwrap_or(&image.config.user), &layers)?;
+        let mut user = user::resolve(record.spec.user.as_ref().unwrap_or(&image.config.user), &layers)?;
+        user.join(user::groups(&record.spec.confinement.groups, &layers)?);
         laps.lap("image");
         let mounts = Mounts::open(&record)?;
         let opened = self.open_ports(&record)?;
@@ -127,7 +128,7 @@ impl Inner {
                 self.fit(&server)?;
                 child
             }
-            None => self.make_child(&container.id, &server)?,
+            None => self.make_child(&container.id, &server, &record.spec.confinement)?,
         };
         laps.lap("server");
         container.life.store(child.pid, Ordering::SeqCst);
@@ -138,7 +139,7 @@ impl Inner {
             rootfs::prepare(top, &upper.path())?;
         }
         write_etc(&upper.path().join("u"), &record)?;
-        let owners = (child.user_namespace.as_fd(), self.block().server_ids(record.server_index));
+        let owners = (child.user_namespace.as_fd(), self.ids_of(&record));
         let root = upper.mount(&lowers, owners.0, owners.1)?;
         let made = mounts.make(self, &record, owners, &user, &lowers)?;
         laps.lap("root");
@@ -149,7 +150,7 @@ impl Inner {
             mounts: mounts.points.clone(),
             terminal: record.spec.terminal.then(|| container.streams.size()),
             followers: followers.len(),
-            ..self.start_spec(&record, &image, &user)
+            ..self.start_spec(&record, &image, &user)?
         };
         let handed: Vec<BorrowedFd<'_>> =
             [&root].into_iter().chain(&made).chain(&followers).map(|mount| mount.as_fd()).collect();
@@ -164,7 +165,7 @@ impl Inner {
         Ok((child.pid, at))
     }
 
-    fn start_spec(&self, record: &ContainerRecord, image: &Image, user: &User) -> StartSpec {
+    fn start_spec(&self, record: &ContainerRecord, image: &Image, user: &User) -> Result<StartSpec, ContainerError> {
         let working_dir = record.spec.working_dir.as_ref().unwrap_or(&image.config.working_dir);
         let mut env = record.env.clone();
         if !env.iter().any(|pair| pair.starts_with("HOME=")) {
@@ -173,14 +174,14 @@ impl Inner {
         if record.spec.terminal && !env.iter().any(|pair| pair.starts_with("TERM=")) {
             env.push("TERM=xterm".to_owned());
         }
-        StartSpec {
+        Ok(StartSpec {
             id: record.id.clone(),
             host_name: record.spec.host_name.to_string(),
             process: ProcessSpec {
                 args: record.command.clone(),
                 env,
                 cwd: if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() },
-                ..self.process_spec(user)
+                ..self.process_spec(&record.spec.confinement, user)?
             },
             mounts: Vec::new(),
             read_only: record.spec.read_only,
@@ -188,27 +189,7 @@ impl Inner {
             terminal: None,
             init: record.spec.init,
             followers: 0,
-        }
-    }
-}
-
-impl Inner {
-    /// A process of this user, as every one is sealed; what it runs is to be said yet.
-    pub(crate) fn process_spec(&self, user: &User) -> ProcessSpec {
-        ProcessSpec {
-            args: Vec::new(),
-            env: Vec::new(),
-            cwd: "/".to_owned(),
-            uid: user.uid,
-            gid: user.gid,
-            groups: user.groups.clone(),
-            umask: defaults::UMASK,
-            capabilities: Capabilities::of_user(user.uid, defaults::DEFAULT_CAPABILITIES),
-            no_new_privileges: true,
-            seccomp: Some(self.seccomp.clone()),
-            limits: Vec::new(),
-            oom_score_adj: None,
-        }
+        })
     }
 }
 

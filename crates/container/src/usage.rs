@@ -26,7 +26,7 @@ impl Containers {
         self.blocking("listing processes", move |inner| {
             container.running_pid()?;
             let record = container.record();
-            let ids = inner.block().server_ids(record.server_index);
+            let ids = inner.ids_of(&record);
             let boot = boot_time()?;
             let pids = inner.container_group(&record)?.pids()?;
             let mut processes: Vec<Process> =

@@ -79,14 +79,54 @@ pub fn resolve(user: &str, layers: &[PathBuf]) -> Result<User, UserError> {
 /// # Errors
 /// As [`resolve`].
 pub fn resolve_in(user: &str, root: &OwnedFd) -> Result<User, UserError> {
-    resolve_by(user, |name| {
-        let path = Path::new("/etc").join(name);
-        match open_below(root, format!("etc/{name}").as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
-            Ok(file) => text(file, &path),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::NXIO | Errno::NODEV) => Ok(String::new()),
-            Err(errno) => Err(UserError::Io { path, source: errno.into() }),
-        }
-    })
+    resolve_by(user, |name| read_in(root, name))
+}
+
+fn read_in(root: &OwnedFd, name: &str) -> Result<String, UserError> {
+    let path = Path::new("/etc").join(name);
+    match open_below(root, format!("etc/{name}").as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+        Ok(file) => text(file, &path),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::NXIO | Errno::NODEV) => Ok(String::new()),
+        Err(errno) => Err(UserError::Io { path, source: errno.into() }),
+    }
+}
+
+/// The ids of groups that are named, or given by their numbers; `layers` as of [`resolve`].
+///
+/// # Errors
+/// The image does not have one of them.
+pub fn groups(names: &[String], layers: &[PathBuf]) -> Result<Vec<u32>, UserError> {
+    groups_by(names, |name| read(layers, name))
+}
+
+/// As [`groups`], by the files that a root file system has now, as [`resolve_in`] reads them.
+///
+/// # Errors
+/// As [`groups`].
+pub fn groups_in(names: &[String], root: &OwnedFd) -> Result<Vec<u32>, UserError> {
+    groups_by(names, |name| read_in(root, name))
+}
+
+fn groups_by(names: &[String], read: impl Fn(&str) -> Result<String, UserError>) -> Result<Vec<u32>, UserError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let file = read("group")?;
+    let of = |name: &String| match find(&file, name) {
+        Some(entry) => id(entry.get(2)),
+        None => number(name)?.ok_or_else(|| UserError::NoGroup(name.clone())),
+    };
+    names.iter().map(of).collect()
+}
+
+impl User {
+    /// Puts it into further groups.
+    pub fn join(&mut self, groups: Vec<u32>) {
+        self.groups.extend(groups);
+        self.groups.sort_unstable();
+        self.groups.dedup();
+        self.groups.truncate(MOST_GROUPS);
+    }
 }
 
 fn resolve_by(user: &str, read: impl Fn(&str) -> Result<String, UserError>) -> Result<User, UserError> {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerName, Digest, Label, Mount, Owner, PublishedPort, ServerSize};
+use crate::{Confinement, ContainerName, Digest, Label, Mount, Owner, PublishedPort, ServerSize};
 
 /// One container, as it was asked for. Everything the image leaves open is resolved when the container is created, so
 /// that two starts of one spec are the same start.
@@ -52,6 +52,9 @@ pub struct ContainerSpec {
     /// Its root file system cannot be written to.
     #[serde(default)]
     pub read_only: bool,
+    /// What it is kept from, and what is opened to it.
+    #[serde(default)]
+    pub confinement: Confinement,
     /// Its standard input is a pipe that may be written to; else it is empty.
     #[serde(default)]
     pub stdin: bool,
@@ -96,6 +99,7 @@ impl ContainerSpec {
             mounts: Vec::new(),
             ports: Vec::new(),
             read_only: false,
+            confinement: Confinement::default(),
             stdin: false,
             terminal: false,
             init: false,

@@ -16,6 +16,17 @@ pub struct IdRange {
     pub length: u32,
 }
 
+impl IdRange {
+    /// The host's own ids: of a container without a user namespace of its own. The kernel knows no greater group where
+    /// it is asked for one (`ping_group_range`).
+    pub const HOST: Self = Self { start: 0, length: 1 << 31 };
+
+    /// Whether these are the host's own.
+    pub fn is_host(self) -> bool {
+        self == Self::HOST
+    }
+}
+
 /// An instance's tag: 8 hex digits derived from its root's canonical path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {

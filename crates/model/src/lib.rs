@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod capability;
+pub mod confinement;
 pub mod container;
 pub mod digest;
 pub mod instance;
@@ -22,6 +24,8 @@ pub mod size;
 pub mod stream;
 pub mod view;
 
+pub use capability::Capability;
+pub use confinement::{Confinement, Device, DeviceAccess, SeccompChoice};
 pub use container::{ContainerSpec, ContainerState, ContainerStatus, RestartPolicy, ServiceRef};
 pub use digest::Digest;
 pub use instance::{IdRange, Instance};

@@ -40,6 +40,12 @@ pub enum MountSource {
         size_bytes: Option<ByteSize>,
         /// Its mode, 0o1777 unless given.
         mode: Option<u32>,
+        /// Whose it is, user and group; root's unless given.
+        #[serde(default)]
+        owner: (u32, u32),
+        /// What is in it may be executed.
+        #[serde(default)]
+        executable: bool,
     },
 }
 

@@ -64,8 +64,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ByteSize, ContainerId, ContainerName, ContainerState, Cpus, Digest, Disk, Label, Mount, Owner, PublishedPort,
-    RestartPolicy, ServerSize, ServerStatus,
+    ByteSize, Confinement, ContainerId, ContainerName, ContainerState, Cpus, Digest, Disk, Label, Mount, Owner,
+    PublishedPort, RestartPolicy, ServerSize, ServerStatus,
 };
 
 /// The body of every answer that is no success.
@@ -369,6 +369,8 @@ pub struct ContainerCreate {
     pub publish_all: bool,
     /// Its root file system cannot be written to.
     pub read_only: bool,
+    /// What it is kept from, and what is opened to it.
+    pub confinement: Confinement,
     /// Its standard input may be written to.
     pub stdin: bool,
     /// It has a terminal.
@@ -422,6 +424,8 @@ pub struct ExecCreate {
     pub user: Option<String>,
     /// Another working directory than the container's.
     pub working_dir: Option<String>,
+    /// It has all capabilities there are in the container's user namespace.
+    pub privileged: bool,
     /// Its standard input may be written to.
     pub stdin: bool,
     /// It has a terminal.
@@ -516,6 +520,8 @@ pub struct ContainerView {
     pub mounts: Vec<Mount>,
     /// Its environment, `NAME=value`.
     pub env: Vec<String>,
+    /// What it is kept from, and what is opened to it.
+    pub confinement: Confinement,
     /// Published ports.
     pub ports: Vec<PublishedPort>,
     /// Its labels.

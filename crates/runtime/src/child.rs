@@ -36,7 +36,9 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
+use sampan_model::IdRange;
 use sampan_sys::clone::{Namespaces, unshare};
 use sampan_sys::{frame, identity, process};
 
@@ -68,18 +70,19 @@ impl<'fds> Ends<'fds> {
     }
 }
 
-/// The namespaces that a container's first process is cloned into. The cgroup namespace comes later.
-pub(crate) const NAMESPACES: Namespaces = Namespaces::USER
-    .and(Namespaces::MOUNT)
-    .and(Namespaces::PID)
-    .and(Namespaces::IPC)
-    .and(Namespaces::UTS)
-    .and(Namespaces::NET);
+/// The namespaces that the first process of a container with these ids is cloned into. The cgroup namespace comes later.
+pub(crate) fn namespaces(ids: IdRange) -> Namespaces {
+    if ids.is_host() { BESIDE_USERS } else { BESIDE_USERS.and(Namespaces::USER) }
+}
+
+const BESIDE_USERS: Namespaces =
+    Namespaces::MOUNT.and(Namespaces::PID).and(Namespaces::IPC).and(Namespaces::UTS).and(Namespaces::NET);
 
 /// Runs in the child, whose working directory is the supervisor's [stage](crate::supervisor), and becomes the program;
-/// or gives the code to exit with. `socket`: where it is told and tells.
-pub(crate) fn run(spec: &CreateSpec, socket: BorrowedFd<'_>) -> u8 {
-    let Err(stopped) = seal(spec, socket);
+/// or gives the code to exit with. `nodes`: mounts of [`CreateSpec::nodes`], where it cannot make them itself. `socket`:
+/// where it is told and tells.
+pub(crate) fn run(spec: &CreateSpec, nodes: &[OwnedFd], socket: BorrowedFd<'_>) -> u8 {
+    let Err(stopped) = seal(spec, nodes, socket);
     report(stopped, socket)
 }
 
@@ -131,7 +134,7 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     }
 }
 
-fn seal(spec: &CreateSpec, socket: BorrowedFd<'_>) -> Result<Infallible, Stopped> {
+fn seal(spec: &CreateSpec, nodes: &[OwnedFd], socket: BorrowedFd<'_>) -> Result<Infallible, Stopped> {
     process::set_dumpable(false).step("close itself to others")?;
     join_cgroups(&spec.cgroup_files)?;
 
@@ -142,23 +145,25 @@ fn seal(spec: &CreateSpec, socket: BorrowedFd<'_>) -> Result<Infallible, Stopped
     unshare(Namespaces::CGROUP).step("make a cgroup namespace")?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("take its mounts apart from the host's")?;
-    let systems = mounts::FileSystems::make(&spec.cgroup_mounts, spec.ids)?;
+    let systems = mounts::FileSystems::make(spec)?;
     mounts::leave_host()?;
-    systems.assemble(&spec.masked_paths, &spec.readonly_paths)?;
+    systems.assemble(spec, nodes)?;
 
     let frame::Frame { body, fds } = hear(socket)?;
     let start: StartSpec = serde_json::from_slice(&body).map_err(|_| out_of_turn())?;
-    become_program(&start, &systems, fds, socket)
+    become_program(&start, spec.ids, &systems, fds, socket)
 }
 
 fn become_program(
     spec: &StartSpec,
+    ids: IdRange,
     systems: &mounts::FileSystems,
     handed: Vec<OwnedFd>,
     socket: BorrowedFd<'_>,
 ) -> Result<Infallible, Stopped> {
     let mut handed = handed.into_iter();
     let streams: [OwnedFd; 3];
+    let null;
     let mut ends = Ends { socket, streams: None };
     if spec.terminal.is_none() {
         let three: Vec<OwnedFd> = handed.by_ref().take(3).collect();
@@ -168,6 +173,12 @@ fn become_program(
     let root = handed.next().ok_or_else(|| Failure::because("go on", "no root file system was handed over"))?;
     rustix::system::sethostname(spec.host_name.as_bytes()).step("set the host name")?;
     systems.enter(root.as_fd())?;
+    if let (true, false, Some([stdin, ..])) = (ids.is_host(), spec.stdin, &mut ends.streams) {
+        // the stage's is everybody's, and the host's root may change its owner by the descriptor alone (runc 3674)
+        null =
+            rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open /dev/null")?;
+        *stdin = null.as_fd();
+    }
     places::attach(&spec.mounts, handed.collect())?;
     begin_session()?;
     let terminal = spec.terminal.map(|size| Terminal::open(size, spec.process.uid)).transpose()?;

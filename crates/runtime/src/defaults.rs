@@ -2,10 +2,20 @@
 //! (moby `daemon/pkg/oci/defaults.go` and `daemon/pkg/oci/caps/defaults.go`, version 29).
 
 use std::ffi::OsString;
+use std::sync::LazyLock;
 
 /// The capabilities of a container's root, bit N for capability N: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID,
 /// SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD, AUDIT_WRITE, SETFCAP.
 pub const DEFAULT_CAPABILITIES: u64 = bits(&[0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31]);
+
+/// How large `/dev/shm` is, in bytes.
+pub const SHM_BYTES: u64 = 64 << 20;
+
+/// What this process itself may hand on, bit N for capability N: what it could ever have.
+pub fn held() -> u64 {
+    static HELD: LazyLock<u64> = LazyLock::new(sampan_sys::identity::bounding_capabilities);
+    *HELD
+}
 
 const fn bits(numbers: &[u32]) -> u64 {
     let mut all = 0;

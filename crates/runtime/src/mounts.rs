@@ -13,15 +13,18 @@ pub use sampan_sys::mount::{
 };
 pub use sampan_sys::user_namespace::{IdMap, with_maps as user_namespace};
 
-/// A directory as a mount of its own, detached, whose files' owners are shown through the ids of `userns`.
+/// A directory as a mount of its own, detached, whose files' owners are shown through the ids of `userns`; as
+/// they are on the disk where there is none.
 ///
 /// # Errors
 /// The kernel's: `EINVAL` where the file system cannot show other ids.
-pub fn mapped_directory(path: &Path, userns: BorrowedFd<'_>, attributes: Attributes) -> io::Result<OwnedFd> {
+pub fn mapped_directory(path: &Path, userns: Option<BorrowedFd<'_>>, attributes: Attributes) -> io::Result<OwnedFd> {
     let text = CString::new(path.as_os_str().as_encoded_bytes())?;
     let mount = sampan_sys::mount::clone_of(CWD, &text)?;
     part_tree(mount.as_fd())?;
-    map_ids(mount.as_fd(), userns)?;
+    if let Some(userns) = userns {
+        map_ids(mount.as_fd(), userns)?;
+    }
     restrict_tree(mount.as_fd(), attributes)?;
     Ok(mount)
 }

@@ -71,7 +71,7 @@ pub enum RootfsError {
 
 /// Mounts `lowers` (the topmost first) under `dir`, which holds what this call makes: `u/`, what the container has
 /// written, and `w/`, overlayfs's own. `dir` is closed to everybody but root, because root of a container can leave
-/// files there that are setuid *root* on the host's disk. `ids` are those of the user namespace `userns`.
+/// files there that are setuid *root* on the host's disk. `ids` are those of the user namespace `userns`; the host's own are not mapped.
 ///
 /// The mount is detached: it is gone when the descriptor is dropped, and it goes to the supervisor with
 /// [`Request::Go`](crate::wire::Request::Go). It is `volatile`: nothing is synced when it ends, so one container's exit
@@ -93,7 +93,7 @@ pub fn mount_overlay(
     }
     prepare(lowers[0], dir)?;
     // upper and work directory must be on one mount: that of the directory above them
-    let upper = mapped(dir, userns)?;
+    let upper = mapped(dir, userns, ids)?;
     overlay(lowers, &upper, Path::new(""), userns, ids)
 }
 
@@ -115,7 +115,9 @@ pub fn mount_overlay_on(
     // not a clone of the directory: one of a mount that is in no namespace cannot be cloned before Linux 6.15
     let upper = Path::new(&path_of(&disk)).join(below);
     prepare(lowers[0], &upper)?;
-    mount::map_ids(disk.as_fd(), userns).map_err(|source| RootfsError::Idmap { path: upper.clone(), source })?;
+    if !ids.is_host() {
+        mount::map_ids(disk.as_fd(), userns).map_err(|source| RootfsError::Idmap { path: upper.clone(), source })?;
+    }
     overlay(lowers, &disk, below, userns, ids)
 }
 
@@ -126,7 +128,7 @@ fn overlay(
     userns: BorrowedFd<'_>,
     ids: IdRange,
 ) -> Result<OwnedFd, RootfsError> {
-    let layers = lowers.iter().map(|path| mapped(path, userns)).collect::<Result<Vec<_>, _>>()?;
+    let layers = lowers.iter().map(|path| mapped(path, userns, ids)).collect::<Result<Vec<_>, _>>()?;
     stack(&layers, Some(&Upper { mount, below, owner: ids.start }))
 }
 
@@ -192,12 +194,15 @@ pub fn prepare(top_layer: &Path, dir: &Path) -> Result<(), RootfsError> {
     }
 }
 
-fn mapped(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, RootfsError> {
+fn mapped(path: &Path, userns: BorrowedFd<'_>, ids: IdRange) -> Result<OwnedFd, RootfsError> {
     let clone_error = |source| RootfsError::Clone { path: path.into(), source };
     let text =
         std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).map_err(|error| clone_error(error.into()))?;
     let tree = mount::clone_of(CWD, &text).map_err(clone_error)?;
-    mount::map_ids(tree.as_fd(), userns).map_err(|source| RootfsError::Idmap { path: path.into(), source })?;
+    // to the host's own ids there is nothing to map, and the kernel refuses to
+    if !ids.is_host() {
+        mount::map_ids(tree.as_fd(), userns).map_err(|source| RootfsError::Idmap { path: path.into(), source })?;
+    }
     Ok(tree)
 }
 

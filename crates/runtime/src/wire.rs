@@ -1,5 +1,5 @@
 //! What daemon and supervisor say to each other: one JSON value a frame ([`sampan_sys::frame`]) on a SEQPACKET socket,
-//! descriptors beside it. Version 3.
+//! descriptors beside it. Version 4.
 //!
 //! The daemon asks ([`Request`], each with a number of its choosing), the supervisor answers each once with
 //! [`Reply`] under the same number, and tells [`Event`]s at any time between. A container's start is two requests: one
@@ -24,7 +24,7 @@ use sampan_model::{ContainerId, IdRange, ResourceLimit};
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages. A supervisor of another version is replaced when no container is left.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// A numbered request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -276,7 +276,7 @@ pub enum Event {
 pub struct CreateSpec {
     /// The container.
     pub id: ContainerId,
-    /// What the ids inside are on the host.
+    /// What the ids inside are on the host. [`IdRange::HOST`]: it has no user namespace of its own.
     pub ids: IdRange,
     /// The files of the container's cgroups, absolute paths: `tasks` on v1, which the child writes `0` into, and
     /// `cgroup.procs` on v2, into whose cgroup it is cloned.
@@ -287,8 +287,35 @@ pub struct CreateSpec {
     pub masked_paths: Vec<String>,
     /// Directories to make read-only, below `/proc` and `/sys`.
     pub readonly_paths: Vec<String>,
+    /// `/sys` and the cgroups' file systems can be written to by whoever the kernel lets.
+    pub writable_kernel: bool,
+    /// Nodes in its `/dev` beside the usual ones. Their owners are ids inside.
+    pub nodes: Vec<Node>,
+    /// Parameters of its kernel namespaces, by their paths below `/proc/sys`, and their values.
+    pub sysctls: Vec<(String, String)>,
+    /// How large `/dev/shm` is.
+    pub shm_bytes: u64,
     /// The server whose user, network, ipc and uts namespaces it joins. `None`: it has its own.
     pub server: Option<ContainerId>,
+}
+
+/// A device node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Where, an absolute path in the container, below `/dev`.
+    pub path: String,
+    /// A disk, not a stream of characters.
+    pub block: bool,
+    /// Its driver's number.
+    pub major: u32,
+    /// Its number there.
+    pub minor: u32,
+    /// Its mode, without its kind.
+    pub mode: u32,
+    /// Whose it is.
+    pub uid: u32,
+    /// Whose group's.
+    pub gid: u32,
 }
 
 /// What a sealed child becomes.
@@ -349,6 +376,10 @@ pub enum MountKind {
         size_bytes: Option<u64>,
         /// Its mode.
         mode: u32,
+        /// Whose it is, user and group inside.
+        owner: (u32, u32),
+        /// What is in it may be executed.
+        executable: bool,
     },
 }
 
@@ -359,6 +390,8 @@ pub struct ExecSpec {
     pub id: ContainerId,
     /// It.
     pub process: ProcessSpec,
+    /// The container has no user namespace of its own.
+    pub host_users: bool,
     /// The files of the container's cgroups, as in [`StartSpec`].
     pub cgroup_files: Vec<String>,
     /// It has a terminal, of this size.

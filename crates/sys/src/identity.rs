@@ -20,6 +20,15 @@ pub fn assume(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
+/// Which capabilities are in this thread's bounding set, bit N for capability N.
+pub fn bounding_capabilities() -> u64 {
+    let is_in = |number: u32| {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        rustix::thread::capability_is_in_bounding_set(capability).unwrap_or(false)
+    };
+    (0..64).filter(|number| is_in(*number)).fold(0, |all, number| all | 1 << number)
+}
+
 /// Removes every capability but `kept` (bit N for capability N) from the bounding set, for good.
 ///
 /// # Errors

@@ -76,7 +76,7 @@ fn words_and_options() {
             (2, &["upp"], 2, &["'upp'", "'up'"]),
             (2, &["run", "--memmory", "1GiB", "bb"], 125, &["--memmory", "--memory"]),
             (2, &["up", "--memory", "lots"], 2, &["lots", "512MiB"]),
-            (3, &["run", "--privileged", "bb"], 125, &["--privileged", "user namespace"]),
+            (3, &["run", "--pid", "host", "bb"], 125, &["--pid", "its own processes"]),
             (3, &["run", "--network", "host", "bb"], 125, &["--network", "-p"]),
         ],
     );

@@ -17,8 +17,10 @@
 //! pidfd and its streams.
 
 use std::convert::Infallible;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
+use rustix::fs::FileType;
+use rustix::pipe::PipeFlags;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use sampan_sys::{identity, process};
 
@@ -27,9 +29,9 @@ use super::terminal::Terminal;
 use super::{Ends, Step as _, Stopped, join_cgroups, limits, report};
 use crate::wire::ExecSpec;
 
-/// All but the pid namespace, which a process cannot change: it was cloned into that.
-const NAMESPACES: ThreadNameSpaceType = ThreadNameSpaceType::USER
-    .union(ThreadNameSpaceType::MOUNT)
+/// All but the pid namespace, which a process cannot change: it was cloned into that; and but the user namespace, which
+/// may be its own already.
+const NAMESPACES: ThreadNameSpaceType = ThreadNameSpaceType::MOUNT
     .union(ThreadNameSpaceType::NETWORK)
     .union(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)
     .union(ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME)
@@ -46,9 +48,20 @@ fn enter(spec: &ExecSpec, container: BorrowedFd<'_>, ends: &Ends<'_>) -> Result<
     process::set_dumpable(false).step("close itself to others")?;
     join_cgroups(&spec.cgroup_files)?;
     limits::raise(None, &spec.process)?;
-    move_into_thread_name_spaces(container, NAMESPACES).step("enter the container's namespaces")?;
+    let users = if spec.host_users { ThreadNameSpaceType::empty() } else { ThreadNameSpaceType::USER };
+    move_into_thread_name_spaces(container, NAMESPACES.union(users)).step("enter the container's namespaces")?;
     identity::assume(0, 0, &[]).step("become root of its user namespace")?;
     begin_session()?;
     let terminal = spec.terminal.map(|size| Terminal::open(size, spec.process.uid)).transpose()?;
-    Program { spec: &spec.process, init: false }.run(ends, terminal.as_ref())
+    let empty;
+    let mut ends = Ends { socket: ends.socket, streams: ends.streams };
+    if let (true, Some([stdin, ..])) = (spec.host_users, &mut ends.streams)
+        && FileType::from_raw_mode(rustix::fs::fstat(*stdin).step("look at its input")?.st_mode)
+            == FileType::CharacterDevice
+    {
+        // the host's /dev/null, whose owner the host's root may change by the descriptor alone (runc 3674)
+        empty = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("make an empty input")?.0;
+        *stdin = empty.as_fd();
+    }
+    Program { spec: &spec.process, init: false }.run(&ends, terminal.as_ref())
 }

@@ -30,6 +30,8 @@ pub(super) fn stay(
     program: impl FnOnce() -> u8,
 ) -> Result<Infallible, Stopped> {
     let step = "make its first process";
+    // before there is anybody who could read another one
+    title::set(c"sampan-init").step(step)?;
     // from here on they wait: the program's process lets them through again when it executes
     let waiting = watch_all().step(step)?;
     let cloned = clone(Namespaces::NONE, None, keep, || {
@@ -59,7 +61,6 @@ fn hand_on(
     let step = "be its first process";
     // with its end of the supervisor's socket: whether the program was executed is the program's to tell
     process::close_from(0).step(step)?;
-    title::set(c"sampan-init").step(step)?;
     what.confine(filter)?;
     let signals = watch_all().step(step)?;
     // nobody but this process reaps it, so the pid is still its own

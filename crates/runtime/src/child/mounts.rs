@@ -15,16 +15,16 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
-use sampan_model::IdRange;
 use sampan_sys::mount::{self, Attributes, Builder, MountError};
 
 use super::Step;
 use crate::supervisor::stage;
-use crate::wire::{CgroupMounts, Failure};
+use crate::wire::{CgroupMounts, CreateSpec, Failure, Node};
 
 const NO_SET_ID: Attributes = Attributes::MOUNT_ATTR_NOSUID;
 pub(super) const PLAIN: Attributes = NO_SET_ID.union(Attributes::MOUNT_ATTR_NODEV).union(Attributes::MOUNT_ATTR_NOEXEC);
@@ -38,8 +38,17 @@ pub(super) struct FileSystems {
     shm: OwnedFd,
     queues: OwnedFd,
     terminals: OwnedFd,
-    devices: Vec<(&'static CStr, OwnedFd)>,
+    devices: Devices,
     cgroups: Cgroups,
+}
+
+/// The usual devices.
+enum Devices {
+    /// The stage's, each to be attached at its place.
+    Attached(Vec<(&'static CStr, OwnedFd)>),
+    /// Nodes of the container's own: its root is the host's, who may change a node's owner and mode, and the stage's are
+    /// everybody's (runc 3674).
+    Made,
 }
 
 enum Cgroups {
@@ -55,20 +64,20 @@ impl From<MountError> for Failure {
 
 impl FileSystems {
     /// Makes them, in the stage.
-    pub fn make(cgroups: &CgroupMounts, ids: IdRange) -> Result<Self, Failure> {
+    pub fn make(spec: &CreateSpec) -> Result<Self, Failure> {
         let proc = Builder::open("proc")?.mount(PLAIN)?;
-        open_network(proc.as_fd(), ids.length.saturating_sub(1))?;
-        let memory = |mode: &str, size: &str| Builder::open("tmpfs")?.set("mode", mode)?.set("size", size);
-        let mut devices = Vec::with_capacity(stage::DEVICES.len());
-        for device in &stage::DEVICES {
-            let node = mount::clone_of(CWD, device.path).step("clone a device of the stage")?;
-            devices.push((device.target, node));
+        open_network(proc.as_fd(), spec.ids.length.saturating_sub(1))?;
+        for (path, value) in &spec.sysctls {
+            set_parameter(proc.as_fd(), path, value)?;
         }
+        let memory = |mode: &str, size: &str| Builder::open("tmpfs")?.set("mode", mode)?.set("size", size);
+        let devices = if spec.ids.is_host() { Devices::Made } else { Devices::of_stage()? };
+        let kernel = if spec.writable_kernel { PLAIN } else { READ_ONLY };
         Ok(Self {
             proc,
-            sys: Builder::open("sysfs")?.mount(READ_ONLY)?,
+            sys: Builder::open("sysfs")?.mount(kernel)?,
             dev: memory("755", "64m")?.mount(NO_SET_ID)?,
-            shm: memory("1777", "64m")?.mount(PLAIN)?,
+            shm: memory("1777", &spec.shm_bytes.to_string())?.mount(PLAIN)?,
             queues: Builder::open("mqueue")?.mount(PLAIN)?,
             terminals: Builder::open("devpts")?
                 .set("ptmxmode", "0666")?
@@ -76,13 +85,14 @@ impl FileSystems {
                 .set("gid", "5")?
                 .mount(NO_SET_ID | Attributes::MOUNT_ATTR_NOEXEC)?,
             devices,
-            cgroups: Cgroups::make(cgroups)?,
+            cgroups: Cgroups::make(&spec.cgroup_mounts, kernel)?,
         })
     }
 
-    /// Puts them together: the process is in a root of its own that nobody else has come to. What is `masked` is hidden,
-    /// what is `read_only` write-protected; of paths elsewhere than in these trees nothing is there yet.
-    pub fn assemble(&self, masked: &[String], read_only: &[String]) -> Result<(), Failure> {
+    /// Puts them together: the process is in a root of its own that nobody else has come to. What is masked is hidden,
+    /// what is read-only write-protected; of paths elsewhere than in these trees nothing is there yet. `nodes`: as far as
+    /// it does not make them itself.
+    pub fn assemble(&self, spec: &CreateSpec, nodes: &[OwnedFd]) -> Result<(), Failure> {
         attach(&self.proc, c"/proc")?;
         attach(&self.sys, c"/sys")?;
         attach(&self.dev, c"/dev")?;
@@ -90,16 +100,15 @@ impl FileSystems {
         {
             attach(system, path)?;
         }
-        let file = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        for (path, node) in &self.devices {
-            rustix::fs::open(*path, file, Mode::from_raw_mode(0o666)).step("make a device's place")?;
-            mount::attach(node.as_fd(), path).step("attach a device")?;
+        self.devices.attach()?;
+        for (at, node) in spec.nodes.iter().enumerate() {
+            node_at(node, nodes.get(at))?;
         }
         for (target, link) in LINKS {
             rustix::fs::symlink(target, link).step("make a link in /dev")?;
         }
         self.cgroups.attach()?;
-        restrict(masked, read_only)
+        restrict(&spec.masked_paths, &spec.readonly_paths)
     }
 
     /// Makes `root` the root, with them in it.
@@ -133,9 +142,67 @@ const LINKS: [(&CStr, &CStr); 5] = [
     (c"pts/ptmx", c"/dev/ptmx"),
 ];
 
+impl Devices {
+    fn of_stage() -> Result<Self, Failure> {
+        let mut devices = Vec::with_capacity(stage::DEVICES.len());
+        for device in &stage::DEVICES {
+            let node = mount::clone_of(CWD, device.path).step("clone a device of the stage")?;
+            devices.push((device.target, node));
+        }
+        Ok(Self::Attached(devices))
+    }
+
+    fn attach(&self) -> Result<(), Failure> {
+        let Self::Attached(devices) = self else { return stage::DEVICES.iter().try_for_each(make_usual) };
+        let file = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        for (path, node) in devices {
+            rustix::fs::open(*path, file, Mode::from_raw_mode(0o666)).step("make a device's place")?;
+            mount::attach(node.as_fd(), path).step("attach a device")?;
+        }
+        Ok(())
+    }
+}
+
+fn make_usual(device: &stage::Device) -> Result<(), Failure> {
+    let mode = Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(CWD, device.target, FileType::CharacterDevice, mode, device.number())
+        // past the umask
+        .and_then(|()| rustix::fs::chmodat(CWD, device.target, mode, AtFlags::empty()))
+        .step("make a device")
+}
+
+/// In a `/dev` that nobody else has come to yet: a mount of a node that was made outside, or a node.
+fn node_at(node: &Node, made: Option<&OwnedFd>) -> Result<(), Failure> {
+    let path = &node.path;
+    let step = format!("make the device {path}");
+    let names: Vec<&str> = path.split('/').collect();
+    if !path.starts_with("/dev/") || names.iter().skip(1).any(|name| matches!(*name, "" | "." | "..")) {
+        return Err(Failure::because(step, "it must be below /dev"));
+    }
+    if let Some(directory) = Path::new(path).parent() {
+        std::fs::create_dir_all(directory).step(&step)?;
+    }
+    let Some(made) = made else {
+        match rustix::fs::unlink(path) {
+            // one of the usual ones, asked for with other rights
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno).step(&step),
+        }
+        return stage::make_node(CWD, path, node, (node.uid, node.gid)).step(&step);
+    };
+    let text = CString::new(path.as_str()).step(&step)?;
+    let file = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::open(&*text, file, Mode::from_raw_mode(0o600)) {
+        // one of the usual ones: it lies over that
+        Ok(_) | Err(Errno::NXIO | Errno::NODEV) => {}
+        Err(errno) => return Err(errno).step(&step),
+    }
+    mount::attach(made.as_fd(), &text).step(&step)
+}
+
 impl Cgroups {
-    fn make(mounts: &CgroupMounts) -> Result<Self, Failure> {
-        let unified = || Builder::open("cgroup2")?.mount(READ_ONLY);
+    fn make(mounts: &CgroupMounts, attributes: Attributes) -> Result<Self, Failure> {
+        let unified = || Builder::open("cgroup2")?.mount(attributes);
         let (hierarchies, with_unified) = match mounts {
             CgroupMounts::V2 => return Ok(Self::V2(unified()?)),
             CgroupMounts::V1 { hierarchies, unified } => (hierarchies, *unified),
@@ -149,7 +216,7 @@ impl Cgroups {
                     None => builder.flag(option)?,
                 };
             }
-            made.push((place(name)?, builder.mount(READ_ONLY)?));
+            made.push((place(name)?, builder.mount(attributes)?));
         }
         if with_unified {
             made.push((place("unified")?, unified()?));
@@ -185,13 +252,20 @@ fn place(hierarchy: &str) -> Result<CString, Failure> {
 fn open_network(proc: BorrowedFd<'_>, last_id: u32) -> Result<(), Failure> {
     // the ids of the range must be mapped
     let groups = format!("0 {last_id}");
-    for (name, value) in [(c"ip_unprivileged_port_start", "0"), (c"ping_group_range", &*groups)] {
-        let path = [c"sys/net/ipv4/".to_bytes(), name.to_bytes()].concat();
-        let step = || format!("set {}", String::from_utf8_lossy(&path));
-        let file = rustix::fs::openat(proc, &path[..], OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).step(&step())?;
-        rustix::io::write(file, value.as_bytes()).step(&step())?;
+    set_parameter(proc, "net/ipv4/ip_unprivileged_port_start", "0")?;
+    set_parameter(proc, "net/ipv4/ping_group_range", &groups)
+}
+
+/// Sets a parameter of the namespaces that this process is in, by its path below `/proc/sys`: of a `/proc` that was just
+/// made, and that nobody else has come to (CVE-2025-52881).
+fn set_parameter(proc: BorrowedFd<'_>, path: &str, value: &str) -> Result<(), Failure> {
+    let step = || format!("set sys/{path} to {value:?}");
+    let plain = path.split('/').all(|name| !matches!(name, "" | "." | ".."));
+    if !plain {
+        return Err(Failure::because(step(), "that is no parameter's name"));
     }
-    Ok(())
+    let file = rustix::fs::openat(proc, format!("sys/{path}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    rustix::io::write(file.step(&step())?, value.as_bytes()).step(&step()).map(drop)
 }
 
 /// Makes `root`, a mount that is attached, the root, and lets go of the tree that it is in.

@@ -26,7 +26,7 @@ pub(super) fn attach(mounts: &[MountPoint], handed: Vec<OwnedFd>) -> Result<(), 
                 let next = handed.next();
                 (next.ok_or_else(|| Failure::because(&step, "its mount was not handed over"))?, *file)
             }
-            MountKind::Tmpfs { size_bytes, mode } => (memory(*size_bytes, *mode, *read_only)?, false),
+            MountKind::Tmpfs { .. } => (memory(kind, *read_only)?, false),
         };
         let place = Place { target, step: &step }.open(is_file)?;
         mount::attach_to(made.as_fd(), place.as_fd()).step(&step)?;
@@ -40,12 +40,19 @@ pub(super) fn protect_root() -> Result<(), Failure> {
     mount::restrict(root.as_fd(), Attributes::MOUNT_ATTR_RDONLY).step("make the root file system read-only")
 }
 
-fn memory(size_bytes: Option<u64>, mode: u32, read_only: bool) -> Result<OwnedFd, Failure> {
+fn memory(kind: &MountKind, read_only: bool) -> Result<OwnedFd, Failure> {
+    let MountKind::Tmpfs { size_bytes, mode, owner: (uid, gid), executable } = kind else {
+        return Err(Failure::because("mount memory", "something else is to be mounted there"));
+    };
     let mut tmpfs = Builder::open("tmpfs")?.set("mode", &format!("{mode:o}"))?;
     if let Some(size) = size_bytes {
         tmpfs = tmpfs.set("size", &size.to_string())?;
     }
-    let attributes = if read_only { PLAIN.union(Attributes::MOUNT_ATTR_RDONLY) } else { PLAIN };
+    if (*uid, *gid) != (0, 0) {
+        tmpfs = tmpfs.set("uid", &uid.to_string())?.set("gid", &gid.to_string())?;
+    }
+    let mut attributes = if *executable { PLAIN.difference(Attributes::MOUNT_ATTR_NOEXEC) } else { PLAIN };
+    attributes.set(Attributes::MOUNT_ATTR_RDONLY, read_only);
     Ok(tmpfs.mount(attributes)?)
 }
 

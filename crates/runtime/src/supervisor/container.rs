@@ -19,8 +19,9 @@ use super::input::Input;
 use super::namespaces::{self, ServerNamespaces};
 use super::output::{Output, Pipes, to_json};
 use super::role::KILL;
+use super::stage;
 use super::starting::{Asked, Starting};
-use crate::child::{self, NAMESPACES};
+use crate::child;
 use crate::wire::{CreateSpec, Failure, Phase, ProcessSpec, StartSpec};
 
 /// A container.
@@ -71,17 +72,21 @@ impl Container {
         let (socket, theirs) = frame::pair().map_err(at("make a socket"))?;
         let unified = unified(&spec.cgroup_files)?;
         let into = unified.as_ref().map(|directory| directory.as_fd());
-        let run = || child::run(spec, theirs.as_fd());
-        let keep = [theirs.as_fd()];
+        let nodes = match spec.ids.is_host() {
+            true => Vec::new(),
+            false => stage::nodes(&spec.nodes, spec.ids).map_err(at("make devices"))?,
+        };
+        let run = || child::run(spec, &nodes, theirs.as_fd());
+        let keep: Vec<_> = nodes.iter().chain([&theirs]).map(|fd| fd.as_fd()).collect();
         let cloned = match server {
-            None => clone(NAMESPACES, into, &keep, run).map_err(at("clone"))?,
+            None => clone(child::namespaces(spec.ids), into, &keep, run).map_err(at("clone"))?,
             Some(server) => server.clone(into, &keep, run).map_err(at("clone into its server's namespaces"))?,
         };
         drop(theirs);
 
         let pid = cloned.pid.as_raw_nonzero().get().cast_unsigned();
         let prepare = || -> Result<_, Failure> {
-            if server.is_none() {
+            if server.is_none() && !spec.ids.is_host() {
                 namespaces::write_maps(pid, spec.ids)?;
             }
             let namespaces = (namespaces::of(pid, "user")?, namespaces::of(pid, "net")?);

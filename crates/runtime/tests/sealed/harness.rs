@@ -15,8 +15,8 @@ use sampan_runtime::cgroup::{Cgroups, ContainerGroup, Group, Limits, Mounts};
 use sampan_runtime::link::{Link, LinkError};
 use sampan_runtime::supervisor::{self, SupervisorConfig};
 use sampan_runtime::wire::{
-    Capabilities, CgroupMounts, CreateSpec, Ended, Event, Failure, MountPoint, ProcessSpec, Reply, Request, StartSpec,
-    Welcome,
+    Capabilities, CgroupMounts, CreateSpec, Ended, Event, Failure, MountPoint, Node, ProcessSpec, Reply, Request,
+    StartSpec, Welcome,
 };
 use sampan_runtime::{defaults, rootfs, seccomp};
 use sampan_sys::{frame, process};
@@ -104,6 +104,10 @@ pub struct Spec {
     pub cgroup_mounts: CgroupMounts,
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
+    pub writable_kernel: bool,
+    pub nodes: Vec<Node>,
+    pub sysctls: Vec<(String, String)>,
+    pub shm_bytes: u64,
     pub server: Option<ContainerId>,
     pub mounts: Vec<MountPoint>,
     pub read_only: bool,
@@ -114,8 +118,21 @@ pub struct Spec {
 
 impl Spec {
     pub fn create(&self) -> Request {
-        let Self { id, ids, cgroup_files, cgroup_mounts, masked_paths, readonly_paths, server, .. } = self.clone();
-        let spec = CreateSpec { id, ids, cgroup_files, cgroup_mounts, masked_paths, readonly_paths, server };
+        let Self { id, ids, cgroup_files, cgroup_mounts, masked_paths, readonly_paths, .. } = self.clone();
+        let Self { writable_kernel, nodes, sysctls, shm_bytes, server, .. } = self.clone();
+        let spec = CreateSpec {
+            id,
+            ids,
+            cgroup_files,
+            cgroup_mounts,
+            masked_paths,
+            readonly_paths,
+            writable_kernel,
+            nodes,
+            sysctls,
+            shm_bytes,
+            server,
+        };
         Request::Create(Box::new(spec))
     }
 
@@ -192,6 +209,10 @@ impl<'layer> Machine<'layer> {
             server: None,
             mounts: vec![],
             read_only: false,
+            writable_kernel: false,
+            nodes: vec![],
+            sysctls: vec![],
+            shm_bytes: defaults::SHM_BYTES,
             stdin: false,
             terminal: None,
             init: false,

@@ -48,6 +48,13 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             "chown" => std::os::unix::fs::chown(of, Some(5), Some(6)).map_or_else(text, |()| "ok".into()),
             "owner" => std::fs::symlink_metadata(of)
                 .map_or_else(text, |meta| format!("{}:{} {:o}", meta.uid(), meta.gid(), meta.permissions().mode())),
+            "space" => rustix::fs::statvfs(of).map_or_else(text, |stat| (stat.f_blocks * stat.f_frsize).to_string()),
+            // null's number
+            "mknod" => {
+                let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::from_raw_mode(0o666));
+                rustix::fs::mknodat(rustix::fs::CWD, of, kind, mode, rustix::fs::makedev(1, 3))
+                    .map_or_else(text, |()| "ok".into())
+            }
             "zero" => {
                 let mut bytes = [1; 4];
                 let read = std::fs::File::open("/dev/zero").and_then(|mut file| file.read_exact(&mut bytes));

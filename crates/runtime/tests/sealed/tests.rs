@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::harness::{Layer, Machine};
 
+mod confinement;
 mod lifecycle;
 mod mounts;
 mod processes;
@@ -33,6 +34,7 @@ pub fn run(words: &[&str]) -> ExitCode {
     let mut failed = 0;
     for (name, test) in sealed::TESTS
         .iter()
+        .chain(confinement::TESTS)
         .chain(lifecycle::TESTS)
         .chain(mounts::TESTS)
         .chain(processes::TESTS)

@@ -41,6 +41,7 @@ pub fn request(args: CreateArgs) -> Result<ContainerCreate, Failure> {
         ports: args.publish.into_iter().flat_map(|published| published.0).collect(),
         publish_all: args.publish_all,
         read_only: args.read_only,
+        confinement: args.confine.confinement()?,
         stdin: args.interactive,
         terminal: args.tty,
         terminal_size: args.tty.then(terminal::size).flatten(),

@@ -29,6 +29,7 @@ async fn exec_request(globals: &Globals, args: ExecArgs) -> Result<u8, Failure> 
         env: environment(&args.env_file, args.env)?,
         user: args.user,
         working_dir: args.workdir,
+        privileged: args.privileged,
         stdin: args.interactive,
         terminal: args.tty,
         terminal_size: args.tty.then(terminal::size).flatten(),

@@ -68,19 +68,14 @@ const SYNONYMS: &[(&[&str], &str)] = &[
 /// Options of Docker's that we have not, and why not or what instead.
 #[rustfmt::skip]
 const OPTIONS: &[(&str, &str)] = &[
-    ("--privileged", "no container has the machine's privileges; most that asks for them is content with being root of its own user namespace, which it is"),
-    ("--cap-add", "a container has Docker's default capabilities, within its own user namespace, and is given no others"),
-    ("--cap-drop", "run it as another user with -u: it has no capability then"),
-    ("--userns", "every server has a user namespace of its own"),
     ("--network", "every server has a network of its own; publish a port with -p, and reach services by name"),
     ("--net", "every server has a network of its own; publish a port with -p, and reach services by name"),
     ("--ip", "addresses are given out; `sampan inspect NAME` shows them"),
-    ("--gpus", "devices of the machine are not handed to containers"),
-    ("--device", "devices of the machine are not handed to containers"),
+    ("--gpus", "a device is handed to a container with --device"),
     ("--link", "containers find one another by name without it"),
-    ("--pid", "a container sees its own processes only"),
-    ("--ipc", "containers on one server (--server NAME) share its memory segments; others never do"),
-    ("--security-opt", "the filter that is always on needs no option"),
+    ("--uts", "every server has a host name of its own: --hostname"),
+    ("--device-cgroup-rule", "a container may use the devices that it was given: --device"),
+    ("--cgroup-parent", "every server has a cgroup of its own"),
     ("--platform", "what runs here is built for this machine's processor"),
     ("--memory-swap", "--memory counts swap as well"),
     ("--cpu-shares", "--cpus says how much of the processors it may use at most"),
@@ -210,7 +205,7 @@ mod tests {
         check("image list", "it is `sampan image ls`");
         check("image delete x", "it is `sampan image rm`");
         check("--root /r daemon reload", "it is `sampan daemon restart`");
-        check("run --privileged x", "user namespace");
+        check("run --uts host x", "host name of its own");
         check("run --network=host x", "-p");
         // letters that were mistyped are clap's to answer
         assert_eq!(answer("upp").1, None);
@@ -248,7 +243,7 @@ mod tests {
     #[test]
     fn exit_codes() {
         for (line, code) in
-            [("images", 2), ("up --no-such", 2), ("run --no-such x", 125), ("--root /r run --privileged x", 125)]
+            [("images", 2), ("up --no-such", 2), ("run --no-such x", 125), ("--root /r run --net=host x", 125)]
         {
             let (error, _) = answer(line);
             assert_eq!(explain(&error, &words(line)).parts().2, code, "{line}");

@@ -322,6 +322,7 @@ mod tests {
             user: None,
             mounts: vec![],
             env: vec![],
+            confinement: Default::default(),
             ports: vec![],
             labels: Default::default(),
             terminal: false,

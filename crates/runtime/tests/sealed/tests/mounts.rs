@@ -23,7 +23,8 @@ fn point(target: &str, kind: MountKind) -> MountPoint {
 
 const DIRECTORY: MountKind = MountKind::Handed { file: false };
 const FILE: MountKind = MountKind::Handed { file: true };
-const MEMORY: MountKind = MountKind::Tmpfs { size_bytes: Some(64 << 10), mode: 0o1777 };
+const MEMORY: MountKind =
+    MountKind::Tmpfs { size_bytes: Some(64 << 10), mode: 0o1777, owner: (0, 0), executable: false };
 
 /// A detached mount of a place of the host.
 fn bind(path: &Path, namespace: BorrowedFd<'_>) -> OwnedFd {

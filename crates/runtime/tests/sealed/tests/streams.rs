@@ -291,7 +291,7 @@ fn a_terminal_s_last_words_are_heard(layer: &Layer) {
 }
 
 /// One more process of a container, doing `words`.
-fn exec_spec(of: &crate::harness::Spec, words: &[&str]) -> ExecSpec {
+pub(super) fn exec_spec(of: &crate::harness::Spec, words: &[&str]) -> ExecSpec {
     ExecSpec {
         id: of.id.clone(),
         process: ProcessSpec {
@@ -300,6 +300,7 @@ fn exec_spec(of: &crate::harness::Spec, words: &[&str]) -> ExecSpec {
             seccomp: of.process.seccomp.clone(),
             ..process(words)
         },
+        host_users: of.ids.is_host(),
         cgroup_files: of.cgroup_files.clone(),
         terminal: None,
     }
@@ -324,7 +325,7 @@ fn exec_ended(machine: &Machine<'_>, of: u32) -> Option<u8> {
     })
 }
 
-fn run_exec(machine: &Machine<'_>, spec: &ExecSpec) -> (Option<u8>, String) {
+pub(super) fn run_exec(machine: &Machine<'_>, spec: &ExecSpec) -> (Option<u8>, String) {
     let (pid, mut output, _) = exec(machine, spec).unwrap_or_else(|failure| panic!("{failure}"));
     let mut said = String::new();
     output.read_to_string(&mut said).expect("what it writes");

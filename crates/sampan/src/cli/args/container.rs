@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use sampan_model::{ByteSize, ContainerName, Cpus, Label, Mount, RestartPolicy};
 
+use super::confine::ConfineArgs;
 use super::mount::{parse_mount, parse_tmpfs, parse_volume};
 use super::parse::{parse_duration, parse_env, parse_label, parse_restart};
 use super::publish::{Published, parse_published};
@@ -65,11 +66,13 @@ pub struct CreateArgs {
     #[arg(long, value_name = "WORDS", value_parser = parse_mount, help_heading = OUTSIDE)]
     pub mount: Vec<Mount>,
     /// Mount memory
-    #[arg(long, value_name = "TARGET[:size=SIZE,mode=MODE]", value_parser = parse_tmpfs, help_heading = OUTSIDE)]
+    #[arg(long, value_name = "TARGET[:size=SIZE,mode=MODE,exec,…]", value_parser = parse_tmpfs, help_heading = OUTSIDE)]
     pub tmpfs: Vec<Mount>,
     /// Let it write to its mounts only
     #[arg(long, help_heading = OUTSIDE)]
     pub read_only: bool,
+    #[command(flatten)]
+    pub confine: ConfineArgs,
     /// Its working directory [default: the image's]
     #[arg(long, short, value_name = "DIR")]
     pub workdir: Option<String>,
@@ -184,6 +187,9 @@ pub struct ExecArgs {
     /// Its user, names or numbers [default: the container's]
     #[arg(long, short, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
+    /// Give it every capability of the container's user namespace
+    #[arg(long)]
+    pub privileged: bool,
     /// The keys that leave it to itself [default: ctrl-p,ctrl-q]
     #[arg(long, value_name = "KEYS")]
     pub detach_keys: Option<DetachKeys>,

@@ -1,6 +1,7 @@
 //! The words of the command line.
 
 mod build;
+mod confine;
 mod container;
 mod daemon;
 mod image;

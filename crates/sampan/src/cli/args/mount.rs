@@ -71,7 +71,7 @@ pub(super) fn parse_mount(text: &str) -> Result<Mount, String> {
         return Err("tmpfs-size and tmpfs-mode go with type=tmpfs".into());
     }
     let source = match (kind, source) {
-        ("tmpfs", None) => MountSource::Tmpfs { size_bytes, mode },
+        ("tmpfs", None) => MountSource::Tmpfs { size_bytes, mode, owner: (0, 0), executable: false },
         ("tmpfs", Some(_)) => return Err("a tmpfs has no source".into()),
         ("bind", Some(path)) => MountSource::Bind { path: absolute_source(path)? },
         ("volume", Some(name)) => volume(name)?,
@@ -85,21 +85,38 @@ pub(super) fn parse_mount(text: &str) -> Result<Mount, String> {
 pub(super) fn parse_tmpfs(text: &str) -> Result<Mount, String> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let (mut size_bytes, mut mode, mut read_only) = (None, None, false);
+    let (mut owner, mut executable) = ((0, 0), false);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
             Some(("size", value)) => size_bytes = Some(size(value)?),
             Some(("mode", value)) => mode = Some(octal(value)?),
+            Some(("uid", value)) => owner.0 = id(value)?,
+            Some(("gid", value)) => owner.1 = id(value)?,
             None if option == "ro" => read_only = true,
+            None if option == "exec" => executable = true,
+            None if option == "noexec" => executable = false,
             // it is all of these anyway
-            None if ["rw", "nosuid", "nodev"].contains(&option) => {}
-            _ => return Err(format!("{option:?} is not known; use /target:size=64MiB,mode=1777")),
+            None if ["rw", "nosuid", "nodev", "async"].contains(&option) => {}
+            _ => {
+                return Err(format!(
+                    "{option:?} is not known; use /target:size=64MiB,mode=1777,uid=1000,gid=1000,exec,ro"
+                ));
+            }
         }
     }
-    Ok(Mount { target: absolute_target(target)?, source: MountSource::Tmpfs { size_bytes, mode }, read_only })
+    Ok(Mount {
+        target: absolute_target(target)?,
+        source: MountSource::Tmpfs { size_bytes, mode, owner, executable },
+        read_only,
+    })
 }
 
 fn size(text: &str) -> Result<ByteSize, String> {
     text.parse::<ByteSize>().map_err(|error| error.to_string())
+}
+
+fn id(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number of a user or group"))
 }
 
 fn octal(text: &str) -> Result<u32, String> {
@@ -154,7 +171,7 @@ mod tests {
     }
 
     fn tmpfs(mib: Option<u64>, mode: Option<u32>) -> MountSource {
-        MountSource::Tmpfs { size_bytes: mib.map(ByteSize::mib), mode }
+        MountSource::Tmpfs { size_bytes: mib.map(ByteSize::mib), mode, owner: (0, 0), executable: false }
     }
 
     #[test]
@@ -173,6 +190,8 @@ mod tests {
         check(parse_mount("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=700"), "/t", tmpfs(Some(1), Some(0o700)), false);
         check(parse_tmpfs("/t"), "/t", tmpfs(None, None), false);
         check(parse_tmpfs("/t:size=64MiB,mode=1777,nosuid"), "/t", tmpfs(Some(64), Some(0o1777)), false);
+        let theirs = MountSource::Tmpfs { size_bytes: None, mode: None, owner: (1000, 100), executable: true };
+        check(parse_tmpfs("/t:uid=1000,gid=100,exec,rw"), "/t", theirs, false);
         let home = std::env::var("HOME").unwrap();
         check(parse_volume("~/x:/x"), "/x", bind(Path::new(&home).join("x")), false);
     }
@@ -197,6 +216,8 @@ mod tests {
         check(parse_mount("src=data,dst=/x,propagation=shared"), "not known");
         check(parse_tmpfs("/t:size=lots"), "512MiB");
         check(parse_tmpfs("/t:mode=9"), "no mode");
+        check(parse_tmpfs("/t:uid=me"), "no number");
+        check(parse_tmpfs("/t:suid"), "not known");
         check(parse_tmpfs("t"), "begins with /");
     }
 }
