@@ -37,7 +37,7 @@ mod starting;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -141,8 +141,18 @@ fn tell_starter(text: &str) {
 
 const DETACHED: &str = "detached";
 
+/// Starts itself once more, to be nobody's child; and through a read-only mount of its own program, because copies of
+/// this process live in containers for a moment, and `--init`'s first process for good.
 fn detach(args: &[OsString]) -> ExitCode {
-    match Command::new("/proc/self/exe").arg0("sampan").arg("supervisor").args(args).arg(DETACHED).spawn() {
+    let start = |program: OwnedFd| {
+        Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+            .arg0("sampan")
+            .arg("supervisor")
+            .args(args)
+            .arg(DETACHED)
+            .spawn()
+    };
+    match process::own_program().and_then(start) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             tell_starter(&format!("start itself once more: {error}"));

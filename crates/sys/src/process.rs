@@ -6,6 +6,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::process::DumpableBehavior;
 
+use crate::mount;
+
 /// Whether this process has one thread only.
 ///
 /// # Errors
@@ -143,6 +145,18 @@ impl Strings {
         let pointers = texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
         Ok(Self { _texts: texts, pointers })
     }
+}
+
+/// This process's own program, through a mount of it that is read-only and in nobody's list: what is executed from here
+/// on through it (`/proc/self/fd/N`) names a file by `/proc/PID/exe` that nobody can open for writing, whoever they are
+/// (CVE-2019-5736). Costs no memory, unlike a copy.
+///
+/// # Errors
+/// The kernel's; this process must be root.
+pub fn own_program() -> io::Result<OwnedFd> {
+    let program = mount::clone_of(rustix::fs::CWD, c"/proc/self/exe")?;
+    mount::restrict(program.as_fd(), mount::Attributes::MOUNT_ATTR_RDONLY | mount::Attributes::MOUNT_ATTR_NOSUID)?;
+    Ok(program)
 }
 
 /// Becomes the program at `path`. Returns only where that failed: with the kernel's error.
