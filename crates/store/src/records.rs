@@ -29,6 +29,11 @@ pub const CHANGES_KEPT: u64 = 10_000;
 /// How many bytes of values the log keeps where that is fewer changes.
 pub const CHANGE_BYTES_KEPT: u64 = 64 << 20;
 
+/// The revisions before the log's first and of its last. Each in a query of its own is a step down the tree; both in one
+/// are a walk through every change there is.
+const LOG_BOUNDS: &str = "SELECT ifnull((SELECT min(revision) FROM changes) - 1, 0),
+    ifnull((SELECT max(revision) FROM changes), 0)";
+
 /// The log is compacted after so many changes, or so many bytes of them.
 const COMPACT_EVERY: (u64, u64) = (1_000, 16 << 20);
 
@@ -306,8 +311,10 @@ impl Inner {
         let error = |source| RecordsError::from_sqlite("read", &self.path, source);
         let mut reader = lock(&self.reader);
         let snapshot = reader.transaction().map_err(error)?;
-        let bounds = "SELECT ifnull(min(revision) - 1, 0), ifnull(max(revision), 0) FROM changes";
-        let (oldest, newest) = snapshot.query_row(bounds, [], |row| Ok((row.get(0)?, row.get(1)?))).map_err(error)?;
+        let (oldest, newest) = snapshot
+            .prepare_cached(LOG_BOUNDS)
+            .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+            .map_err(error)?;
         if !(oldest..=newest).contains(&from) {
             return Err(RevisionTooOld { asked: from, oldest, newest }.into());
         }

@@ -250,3 +250,15 @@ proptest! {
 fn snapshot(records: &Records) -> BTreeMap<String, Value> {
     records.list::<Value>("").unwrap().into_iter().map(|(key, record)| (key, record.value)).collect()
 }
+
+#[test]
+fn a_watch_reads_no_more_the_longer_the_log_is() {
+    let (_dir, records) = open();
+    let reader = lock(&records.inner.reader);
+    let mut statement = reader.prepare(&format!("EXPLAIN QUERY PLAN {LOG_BOUNDS}")).unwrap();
+    let plan: Vec<String> = statement.query_map([], |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+    assert!(
+        plan.iter().any(|step| step == "SEARCH changes") && !plan.iter().any(|step| step == "SCAN changes"),
+        "{plan:?}"
+    );
+}
