@@ -191,12 +191,21 @@ impl Profile {
         let mut filter = Filter::new(&architectures, default, u32::MAX, ENOSYS);
         let calls = self.calls.iter().map(Rules::of).collect::<Result<Vec<_>, _>>()?;
         for &architecture in &architectures {
-            let highest = calls.iter().flat_map(|call| call.names).filter_map(|name| architecture.number(name)).max();
+            // each name is looked up once: that is most of the time
+            let numbered = |call| {
+                move |name: &String| Named {
+                    call,
+                    through: architecture.multiplexed(name),
+                    number: architecture.number(name),
+                }
+            };
+            let named: Vec<Named<'_>> = calls.iter().flat_map(|call| call.names.iter().map(numbered(call))).collect();
+            let highest = named.iter().filter_map(|named| named.number).max();
             // without a single call that it has, nothing is known of it
             if let (false, Some(highest)) = (permits, highest) {
                 filter.known_to(architecture, highest);
             }
-            for (number, rules) in rules_of(architecture, &calls, default) {
+            for (number, rules) in rules_of(architecture, &named, default) {
                 for rule in rules {
                     filter.rule_for_number(architecture, number, rule);
                 }
@@ -244,25 +253,31 @@ impl<'profile> Rules<'profile> {
     }
 }
 
+/// One of its calls, on one architecture.
+struct Named<'profile> {
+    call: &'profile Rules<'profile>,
+    number: Option<u32>,
+    /// The call that it can be made through as well, and the first argument of that.
+    through: Option<(&'static str, u64)>,
+}
+
 /// The rules of each number, those that decide.
-fn rules_of(architecture: Architecture, calls: &[Rules<'_>], default: Action) -> BTreeMap<u32, Vec<Rule>> {
+fn rules_of(architecture: Architecture, named: &[Named<'_>], default: Action) -> BTreeMap<u32, Vec<Rule>> {
     let mut found: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
-    for call in calls.iter().filter(|call| call.action != default) {
-        for name in call.names {
-            for conditions in &call.alternatives {
-                let rule = |conditions: &[Condition]| Rule {
-                    conditions: architecture.conditions(conditions),
-                    action: call.action,
-                };
-                if let Some(number) = architecture.number(name) {
-                    found.entry(number).or_default().push(rule(conditions));
-                }
-                let Some((through, first)) = architecture.multiplexed(name) else { continue };
-                let forbids = !matches!(call.action, Action::Allow | Action::Log | Action::Trace(_));
-                if let Some(number) = architecture.number(through).filter(|_| forbids || conditions.is_empty()) {
-                    let which = Condition { argument: 0, test: Test::Equal(first) };
-                    found.entry(number).or_default().push(rule(&[which]));
-                }
+    for &Named { call, number, through } in named.iter().filter(|named| named.call.action != default) {
+        for conditions in &call.alternatives {
+            let rule = |conditions: &[Condition]| Rule {
+                conditions: architecture.conditions(conditions),
+                action: call.action,
+            };
+            if let Some(number) = number {
+                found.entry(number).or_default().push(rule(conditions));
+            }
+            let Some((through, first)) = through else { continue };
+            let forbids = !matches!(call.action, Action::Allow | Action::Log | Action::Trace(_));
+            if let Some(number) = architecture.number(through).filter(|_| forbids || conditions.is_empty()) {
+                let which = Condition { argument: 0, test: Test::Equal(first) };
+                found.entry(number).or_default().push(rule(&[which]));
             }
         }
     }
