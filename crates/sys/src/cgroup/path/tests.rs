@@ -253,10 +253,35 @@ fn it_is_frozen_and_killed_so() {
     group.create(&limits(64 << 20, 50)).unwrap();
 }
 
+/// What the root of a hybrid's unified hierarchy hands down, which is to be as before when the test ends. (Where there is
+/// nothing else, all tests have their controllers from it.)
+struct HandedDown(Option<(PathBuf, String)>);
+
+impl HandedDown {
+    fn of(cgroups: &Cgroups) -> Self {
+        let unified = cgroups.unified().filter(|_| cgroups.mode() == Version::Hybrid);
+        let control = unified.map(|unified| unified.mount.join("cgroup.subtree_control"));
+        Self(control.map(|control| (control.clone(), file::read(&control).unwrap())))
+    }
+}
+
+impl Drop for HandedDown {
+    fn drop(&mut self) {
+        let Some((control, before)) = &self.0 else { return };
+        for new in file::read(control).unwrap().split_whitespace() {
+            if !before.split_whitespace().any(|old| old == new) {
+                // refused where somebody else uses it by now
+                let _ = file::write(control, &format!("-{new}"));
+            }
+        }
+    }
+}
+
 /// Version 2 alone, with whatever controllers it has here: below a cgroup of processes, and of threads.
 #[test]
 fn below_processes_and_threads() {
     let mut path = TestPath::new();
+    let _root = HandedDown::of(&path.0);
     path.0.hierarchies.retain(Hierarchy::is_unified);
     path.0.mode = Version::V2;
     let outer = path.0.at(Path::new(&path.1)).unwrap();
