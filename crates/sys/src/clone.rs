@@ -33,6 +33,9 @@ impl Namespaces {
     pub const NET: Self = Self(libc::CLONE_NEWNET as u64);
     /// The view of cgroups.
     pub const CGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
+    /// What the clocks are ahead. Entered by children only, and not by those that are cloned into it: it must be
+    /// [unshared](unshare) first, for its offsets to be set.
+    pub const TIME: Self = Self(CLONE_NEWTIME);
 
     /// Both these and those.
     pub const fn and(self, other: Self) -> Self {
@@ -146,6 +149,8 @@ where
     }
 }
 
+/// `linux/sched.h`.
+const CLONE_NEWTIME: u64 = 0x80;
 /// `linux/sched.h`; libc has it as a number that is too short for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -186,6 +191,18 @@ pub fn unshare(namespaces: Namespaces) -> io::Result<()> {
     // SAFETY: takes a number; namespaces do not take descriptors or memory from anybody.
     let left = unsafe { libc::unshare(namespaces.0 as libc::c_int) };
     if left < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The kind of a namespace that is held by descriptor (ioctl_ns(2)).
+///
+/// # Errors
+/// The kernel's: `ENOTTY` where it is none.
+pub fn kind_of(namespace: BorrowedFd<'_>) -> io::Result<Namespaces> {
+    /// `_IO(0xb7, 3)` (linux/nsfs.h).
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: the request takes no argument.
+    let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) };
+    if kind < 0 { Err(io::Error::last_os_error()) } else { Ok(Namespaces(kind.unsigned_abs().into())) }
 }
 
 #[cfg(test)]

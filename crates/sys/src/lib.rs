@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! process, clone, pidfd, signal   being a process, making one, holding one, hearing of one
+//! scheduling                      when its turn comes
 //! identity, file_rights, seccomp  what a thread is and may
 //! user_namespace                  a map of ids, held
 //! mount, cgroup, net              what is in its sight: files, resources, the network
@@ -22,6 +23,7 @@ pub mod net;
 pub mod peer;
 pub mod pidfd;
 pub mod process;
+pub mod scheduling;
 pub mod seccomp;
 pub mod signal;
 pub mod title;

@@ -273,6 +273,46 @@ pub fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     })
 }
 
+/// What is changed of a mount (mount_setattr(2)).
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Change<'fd> {
+    /// Attributes that it gets.
+    pub set: u32,
+    /// Attributes that it loses, before it gets those.
+    pub clear: u32,
+    /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED` or `MS_UNBINDABLE`; 0 leaves it.
+    pub propagation: u32,
+    /// The user namespace through whose ids its files' owners are shown. A detached mount's only.
+    pub ids: Option<BorrowedFd<'fd>>,
+}
+
+/// Changes a mount, which may be given as any place that it begins at.
+///
+/// # Errors
+/// The kernel's: `EINVAL` also where the place is not the beginning of a mount.
+pub fn change(mount: BorrowedFd<'_>, change: &Change<'_>) -> io::Result<()> {
+    set_attributes(mount, 0, &MountAttributes::from(change))
+}
+
+/// As [`change`], the mounts below it too: all of them, or none.
+///
+/// # Errors
+/// As there.
+pub fn change_tree(mount: BorrowedFd<'_>, change: &Change<'_>) -> io::Result<()> {
+    set_attributes(mount, AT_RECURSIVE, &MountAttributes::from(change))
+}
+
+impl From<&Change<'_>> for MountAttributes {
+    fn from(change: &Change<'_>) -> Self {
+        Self {
+            set: u64::from(change.set) | if change.ids.is_some() { MOUNT_ATTR_IDMAP } else { 0 },
+            clear: u64::from(change.clear),
+            propagation: u64::from(change.propagation),
+            user_namespace: change.ids.map_or(0, |fd| fd.as_raw_fd() as u64),
+        }
+    }
+}
+
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 const AT_RECURSIVE: libc::c_int = 0x8000;
 

@@ -114,6 +114,30 @@ pub fn set_dumpable(dumpable: bool) -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(behaviour)?)
 }
 
+/// What kind of system this process, and all that it executes, is told it is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Personality {
+    /// What the machine is.
+    Linux,
+    /// The 32-bit sort of it (`uname -m`).
+    Linux32,
+}
+
+/// Sets it (personality(2)).
+///
+/// # Errors
+/// The kernel's.
+pub fn set_personality(personality: Personality) -> io::Result<()> {
+    // PER_LINUX, PER_LINUX32 (linux/personality.h)
+    let number = match personality {
+        Personality::Linux => 0,
+        Personality::Linux32 => 8,
+    };
+    // SAFETY: takes a number.
+    let before = unsafe { libc::personality(number) };
+    if before < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Leaves the session keyring it was born with for a new, empty one.
 ///
 /// # Errors

@@ -26,12 +26,30 @@ pub struct IdMap {
 /// # Errors
 /// The kernel's: among others `EINVAL` where a map makes no sense, `ENOSPC` where there are too many namespaces.
 pub fn with_maps(users: IdMap, groups: IdMap) -> io::Result<OwnedFd> {
+    with_all_maps(&[users], &[groups])
+}
+
+/// As [`with_maps`], with maps of several ranges.
+///
+/// # Errors
+/// As there.
+pub fn with_all_maps(users: &[IdMap], groups: &[IdMap]) -> io::Result<OwnedFd> {
     let process = Process::clone()?;
-    for (name, map) in [("uid_map", users), ("gid_map", groups)] {
-        let mut file = File::options().write(true).open(format!("/proc/{}/{name}", process.pid))?;
-        file.write_all(format!("{} {} {}", map.inside, map.outside, map.length).as_bytes())?;
-    }
+    write_maps(process.pid.unsigned_abs(), users, groups)?;
     Ok(File::open(format!("/proc/{}/ns/user", process.pid))?.into())
+}
+
+/// Says what the ids of a process's new user namespace are outside; once: the kernel takes no second word.
+///
+/// # Errors
+/// The kernel's, as [`with_maps`].
+pub fn write_maps(pid: u32, users: &[IdMap], groups: &[IdMap]) -> io::Result<()> {
+    for (name, maps) in [("uid_map", users), ("gid_map", groups)] {
+        let lines: String = maps.iter().map(|map| format!("{} {} {}\n", map.inside, map.outside, map.length)).collect();
+        // whole, in one write: the kernel takes no second one
+        File::options().write(true).open(format!("/proc/{pid}/{name}"))?.write_all(lines.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// The process that does nothing. It ends with this value, or with the thread that made it.
