@@ -162,6 +162,14 @@ impl Drop for ExitOnUnwind {
     }
 }
 
+/// Closes every descriptor of this process but these: for a child of [`clone`]'s that is going to wait, and needs the rest
+/// no more. Their owners are never dropped in it: it ends in `execve` or [`exit`](process::exit).
+pub fn keep_only(keep: &[BorrowedFd<'_>]) {
+    let mut kept: Vec<RawFd> = keep.iter().map(|fd| fd.as_raw_fd()).collect();
+    kept.sort_unstable();
+    close_all_but(&kept);
+}
+
 /// `kept` is sorted.
 fn close_all_but(kept: &[RawFd]) {
     let mut from: libc::c_uint = 0;
