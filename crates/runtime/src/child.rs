@@ -27,8 +27,8 @@
 pub(crate) mod exec;
 mod init;
 pub(crate) mod limits;
-mod mounts;
-mod places;
+pub(crate) mod mounts;
+pub(crate) mod places;
 pub(crate) mod program;
 pub(crate) mod terminal;
 

@@ -11,8 +11,9 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::WaitOptions;
 use sampan_sys::clone::{Namespaces, clone};
+use sampan_sys::seccomp::Compiled;
 use sampan_sys::signal::SignalEvents;
-use sampan_sys::{pidfd, process, seccomp, title};
+use sampan_sys::{pidfd, process, title};
 
 use super::program::Program;
 use super::{FAILED, Step as _, Stopped};
@@ -26,7 +27,7 @@ pub(super) fn stay(
     keep: &[BorrowedFd<'_>],
     terminal: Option<BorrowedFd<'_>>,
     what: &Program<'_>,
-    filter: Option<&seccomp::Program>,
+    filter: Option<&Compiled>,
     program: impl FnOnce() -> u8,
 ) -> Result<Infallible, Stopped> {
     let step = "make its first process";
@@ -53,11 +54,7 @@ fn watch_all() -> std::io::Result<SignalEvents> {
     SignalEvents::watch(&(1..=64).collect::<Vec<_>>())
 }
 
-fn hand_on(
-    program: rustix::process::Pid,
-    what: &Program<'_>,
-    filter: Option<&seccomp::Program>,
-) -> Result<u8, Failure> {
+fn hand_on(program: rustix::process::Pid, what: &Program<'_>, filter: Option<&Compiled>) -> Result<u8, Failure> {
     let step = "be its first process";
     // with its end of the supervisor's socket: whether the program was executed is the program's to tell
     process::close_from(0).step(step)?;

@@ -32,13 +32,18 @@ pub(crate) fn raise(process: Option<Pid>, spec: &ProcessSpec) -> Result<(), Fail
     Ok(())
 }
 
+/// As [`OPEN_FILES`] says, unless they are among the limits that are asked for.
+pub(super) fn lower_open_files(limits: &[ResourceLimit]) -> Result<(), Failure> {
+    if limits.iter().any(|limit| limit.resource == sampan_model::Resource::Nofile) {
+        return Ok(());
+    }
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = Some(maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)));
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum }).step("limit its open files")
+}
+
 /// Sets them for this process.
 pub(super) fn set(limits: &[ResourceLimit]) -> Result<(), Failure> {
-    if !limits.iter().any(|limit| limit.resource == sampan_model::Resource::Nofile) {
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        let current = Some(maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)));
-        rustix::process::setrlimit(Resource::Nofile, Rlimit { current, maximum }).step("limit its open files")?;
-    }
     for limit in limits {
         let wanted = Rlimit { current: limit.soft, maximum: limit.hard };
         rustix::process::setrlimit(resource(limit.resource), wanted).step(&named(limit))?;

@@ -13,7 +13,6 @@
 //! image has planted at `/dev` or `/proc` would lead nowhere but into the image itself, and even that is refused.
 
 use std::ffi::{CStr, CString};
-use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -27,7 +26,7 @@ use crate::supervisor::stage;
 use crate::wire::{CgroupMounts, CreateSpec, Failure, Node};
 
 const NO_SET_ID: Attributes = Attributes::MOUNT_ATTR_NOSUID;
-pub(super) const PLAIN: Attributes = NO_SET_ID.union(Attributes::MOUNT_ATTR_NODEV).union(Attributes::MOUNT_ATTR_NOEXEC);
+pub(crate) const PLAIN: Attributes = NO_SET_ID.union(Attributes::MOUNT_ATTR_NODEV).union(Attributes::MOUNT_ATTR_NOEXEC);
 const READ_ONLY: Attributes = PLAIN.union(Attributes::MOUNT_ATTR_RDONLY);
 
 /// Made, and mounted nowhere yet.
@@ -310,33 +309,53 @@ fn directory(below: BorrowedFd<'_>, path: &CStr, step: impl Fn() -> String) -> R
 }
 
 /// Hides what is masked and write-protects what is read-only. What is not there needs neither.
-fn restrict(masked: &[String], read_only: &[String]) -> Result<(), Failure> {
+///
+/// Places are held by descriptor from the moment they are found, and what hides a file is looked at first: where others
+/// can write to this root too, a link put there in between would have the kernel hide something else, or with something
+/// else (CVE-2025-31133).
+pub(crate) fn restrict(masked: &[String], read_only: &[String]) -> Result<(), Failure> {
     for path in read_only {
         let step = || format!("make {path} read-only");
-        let Some((text, _)) = find(path).step(&step())? else { continue };
+        let Some(place) = find(path).step(&step())? else { continue };
         // a mount of its own, over what it is a mount of
-        let tree = mount::clone_of_tree(CWD, &text).step(&step())?;
+        let tree = mount::clone_of_tree_at(place.as_fd()).step(&step())?;
         mount::restrict_tree(tree.as_fd(), Attributes::MOUNT_ATTR_RDONLY).step(&step())?;
-        mount::attach(tree.as_fd(), &text).step(&step())?;
+        mount::attach_to(tree.as_fd(), place.as_fd()).step(&step())?;
     }
+    let mut null = None;
     for path in masked {
         let step = || format!("hide {path}");
-        let Some((text, kind)) = find(path).step(&step())? else { continue };
-        let cover = if kind == FileType::Directory {
+        let Some(place) = find(path).step(&step())? else { continue };
+        let stat = rustix::fs::fstat(&place).step(&step())?;
+        let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             Builder::open("tmpfs")?.set("mode", "755")?.set("size", "4k")?.mount(READ_ONLY)?
         } else {
-            mount::clone_of(CWD, c"/dev/null").step(&step())?
+            let null = match &null {
+                Some(null) => null,
+                None => null.insert(open_null()?),
+            };
+            mount::clone_at(null.as_fd()).step(&step())?
         };
-        mount::attach(cover.as_fd(), &text).step(&step())?;
+        mount::attach_to(cover.as_fd(), place.as_fd()).step(&step())?;
     }
     Ok(())
 }
 
-fn find(path: &str) -> io::Result<Option<(CString, FileType)>> {
-    let text = CString::new(path)?;
-    match rustix::fs::statat(CWD, &text, AtFlags::empty()) {
-        Ok(stat) => Ok(Some((text, FileType::from_raw_mode(stat.st_mode)))),
+/// The null device of the root that this process is in, and nothing that was put in its place.
+fn open_null() -> Result<OwnedFd, Failure> {
+    let step = "open /dev/null";
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let null = rustix::fs::open(c"/dev/null", flags, Mode::empty()).step(step)?;
+    let stat = rustix::fs::fstat(&null).step(step)?;
+    let is_it =
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3);
+    if is_it { Ok(null) } else { Err(Failure::because(step, "there is something else than the null device")) }
+}
+
+fn find(path: &str) -> rustix::io::Result<Option<OwnedFd>> {
+    match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(place) => Ok(Some(place)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(errno),
     }
 }

@@ -28,14 +28,17 @@ pub(super) fn attach(mounts: &[MountPoint], handed: Vec<OwnedFd>) -> Result<(), 
             }
             MountKind::Tmpfs { .. } => (memory(kind, *read_only)?, false),
         };
-        let place = Place { target, step: &step }.open(is_file)?;
-        mount::attach_to(made.as_fd(), place.as_fd()).step(&step)?;
+        let root = open_root(&step)?;
+        let place = Place { target, step: &step };
+        let found = place.open(root.as_fd(), is_file)?;
+        place.check(found.as_fd(), is_file)?;
+        mount::attach_to(made.as_fd(), found.as_fd()).step(&step)?;
     }
     Ok(())
 }
 
 /// Makes the root file system read-only; what is mounted in it stays as it is.
-pub(super) fn protect_root() -> Result<(), Failure> {
+pub(crate) fn protect_root() -> Result<(), Failure> {
     let root = open_root("make the root file system read-only")?;
     mount::restrict(root.as_fd(), Attributes::MOUNT_ATTR_RDONLY).step("make the root file system read-only")
 }
@@ -61,10 +64,11 @@ fn open_root(step: &str) -> Result<OwnedFd, Failure> {
 }
 
 /// Where something is to be mounted.
-struct Place<'a> {
-    target: &'a str,
+pub(crate) struct Place<'a> {
+    /// A path in the container.
+    pub target: &'a str,
     /// For failures.
-    step: &'a str,
+    pub step: &'a str,
 }
 
 impl Place<'_> {
@@ -72,19 +76,64 @@ impl Place<'_> {
         Failure::because(self.step, why)
     }
 
-    /// Opens it (`O_PATH`), makes what is missing, and sees to it that something may be mounted there.
-    fn open(&self, is_file: bool) -> Result<OwnedFd, Failure> {
+    /// Opens it (`O_PATH`) in the root file system `root`, and makes what is missing.
+    pub fn open(&self, root: BorrowedFd<'_>, is_file: bool) -> Result<OwnedFd, Failure> {
         let names: Vec<&str> = self.target.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
         if !self.target.starts_with('/') || names.contains(&"..") {
             return Err(self.refuse("the place must be an absolute path without '..'"));
         }
-        let root = open_root(self.step)?;
-        let place = match self.find(root.as_fd(), &names.join("/")) {
-            Err(Errno::NOENT) => self.make(&root, &names, is_file)?,
-            found => found.step(self.step)?,
-        };
-        self.check(place.as_fd(), is_file)?;
-        Ok(place)
+        match self.find(root, &names.join("/")) {
+            Err(Errno::NOENT) => self.make(root, &names, is_file),
+            found => found.step(self.step),
+        }
+    }
+
+    /// As [`open`](Self::open), but a link on the way that leads nowhere is followed all the same, and what it names is
+    /// made: as other runtimes do, and images count on (`/etc/resolv.conf -> ../run/…`).
+    pub fn open_through_links(&self, root: BorrowedFd<'_>, is_file: bool) -> Result<OwnedFd, Failure> {
+        let mut names = Names::default();
+        names.append(self.target);
+        // the kernel's own limit of links
+        for _ in 0..40 {
+            match self.find(root, &names.0.join("/")) {
+                Err(Errno::NOENT) => {}
+                found => return found.step(self.step),
+            }
+            if let Some(place) = self.make_or_follow(root, &mut names, is_file)? {
+                return Ok(place);
+            }
+        }
+        Err(Failure::at(self.step, &Errno::LOOP.into()))
+    }
+
+    /// Makes what is missing; `None` where a link was met first, and `names` lead on from there.
+    fn make_or_follow(
+        &self,
+        root: BorrowedFd<'_>,
+        names: &mut Names,
+        is_file: bool,
+    ) -> Result<Option<OwnedFd>, Failure> {
+        let mut place = root.try_clone_to_owned().step(self.step)?;
+        for at in 0..names.0.len() {
+            place = match self.find(root, &names.0[..=at].join("/")) {
+                Err(Errno::NOENT) => {
+                    let name = names.0[at].as_str();
+                    if let Ok(link) = rustix::fs::readlinkat(&place, name, Vec::new()) {
+                        let link = link.to_str().map_err(|_| self.refuse("a link on the way is no text"))?;
+                        let rest = names.0.split_off(at + 1);
+                        names.0.pop();
+                        names.append(link);
+                        names.0.extend(rest);
+                        return Ok(None);
+                    }
+                    let is_last = at + 1 == names.0.len();
+                    let made = make_one(place.as_fd(), name, is_last && is_file);
+                    made.map_err(|errno| Failure::at(format!("make the place of {}", self.step), &errno.into()))?
+                }
+                found => found.step(self.step)?,
+            };
+        }
+        Ok(Some(place))
     }
 
     fn find(&self, root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
@@ -100,11 +149,11 @@ impl Place<'_> {
         }
     }
 
-    fn make(&self, root: &OwnedFd, names: &[&str], is_file: bool) -> Result<OwnedFd, Failure> {
-        let mut place = root.try_clone().step(self.step)?;
+    fn make(&self, root: BorrowedFd<'_>, names: &[&str], is_file: bool) -> Result<OwnedFd, Failure> {
+        let mut place = root.try_clone_to_owned().step(self.step)?;
         for (at, name) in names.iter().enumerate() {
             // from the root each time: a link on the way may lead to another branch
-            place = match self.find(root.as_fd(), &names[..=at].join("/")) {
+            place = match self.find(root, &names[..=at].join("/")) {
                 Err(Errno::NOENT) => {
                     let is_last = at + 1 == names.len();
                     make_one(place.as_fd(), name, is_last && is_file).map_err(|errno| match errno {
@@ -118,6 +167,7 @@ impl Place<'_> {
         Ok(place)
     }
 
+    /// Sees to it that something of the daemon's may be mounted there.
     fn check(&self, place: BorrowedFd<'_>, is_file: bool) -> Result<(), Failure> {
         let stat = rustix::fs::fstat(place).step(self.step)?;
         // where it has led to: /proc is the container's own by now, and nothing can lie over it
@@ -140,6 +190,27 @@ impl Place<'_> {
                 Err(self.refuse("a directory cannot be mounted on a file"))
             }
             _ => Err(self.refuse("only files and directories can be mounted on")),
+        }
+    }
+}
+
+/// A path from the root on, without `.` and `..`.
+#[derive(Default)]
+struct Names(Vec<String>);
+
+impl Names {
+    /// Goes on with a path, or begins anew with an absolute one. `..` takes the name before it: where that is a link,
+    /// this is another place than the kernel's, but one in the root all the same.
+    fn append(&mut self, path: &str) {
+        if path.starts_with('/') {
+            self.0.clear();
+        }
+        for name in path.split('/') {
+            match name {
+                "" | "." => {}
+                ".." => drop(self.0.pop()),
+                name => self.0.push(name.to_owned()),
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
-use rustix::mount::OpenTreeFlags;
+use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use sampan_model::view::TerminalSize;
@@ -62,13 +62,18 @@ impl Terminal {
         Ok(Self { master, slave })
     }
 
-    /// Shows it as `/dev/console`, in a `/dev` that nobody else has come to yet.
+    /// Shows it as `/dev/console`. What an image may have there is covered; a link is refused, since it would be something
+    /// else that is covered (CVE-2025-52565).
     pub fn bind_console(&self) -> Result<(), Failure> {
         let step = "bind the terminal to /dev/console";
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-        let place = rustix::fs::open(c"/dev/console", flags, Mode::from_raw_mode(0o600)).step(step)?;
-        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-        let tree = rustix::mount::open_tree(&self.slave, c"", clone).step(step)?;
+        match rustix::fs::mknodat(CWD, c"/dev/console", FileType::RegularFile, Mode::from_raw_mode(0o600), 0) {
+            Err(Errno::EXIST) => {}
+            made => made.step(step)?,
+        }
+        let look = OFlags::PATH | OFlags::CLOEXEC;
+        let place = rustix::fs::openat2(CWD, c"/dev/console", look, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+        let place = place.step(step)?;
+        let tree = mount::clone_at(self.slave.as_fd()).step(step)?;
         mount::attach_to(tree.as_fd(), place.as_fd()).step(step)
     }
 }

@@ -75,12 +75,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ENOMEM: i32 = Errno::NOMEM.raw_os_error();
 
 /// While it lives, this process's children are made in the pid namespace of another process.
-struct ChildrenBeside {
+pub(crate) struct ChildrenBeside {
     own: OwnedFd,
 }
 
 impl ChildrenBeside {
-    fn new(process: BorrowedFd<'_>) -> io::Result<Self> {
+    /// Beside `process`.
+    pub fn new(process: BorrowedFd<'_>) -> io::Result<Self> {
         let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         move_into_thread_name_spaces(process, ThreadNameSpaceType::PROCESS_ID)?;
         Ok(Self { own })

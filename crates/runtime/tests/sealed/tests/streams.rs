@@ -405,7 +405,11 @@ fn one_more_process_says_why_not(layer: &Layer) {
     let (_, fds) = machine.create(&spec).expect("a child");
     refused(&|_| {}, 0, "is being started");
     machine.go(&spec, &fds).expect("a start");
-    refused(&|more| more.process.args = vec!["nowhere".into()], 2, "execute nowhere: nowhere was not found in PATH");
+    refused(
+        &|more| more.process.args = vec!["nowhere".into()],
+        2,
+        "execute nowhere: \"nowhere\": executable file not found in $PATH",
+    );
     refused(&|more| more.process.args = vec!["/bin/not-executable".into()], 13, "execute /bin/not-executable");
     refused(&|more| more.process.args = vec!["/bin/no-program".into()], 8, "execute");
     refused(&|more| more.process.cwd = "/nowhere".into(), 2, "enter the working directory /nowhere");
