@@ -4,6 +4,7 @@
 //! daemon:      link ──asks──▶ supervisor    rootfs ──detached mount──▶ (through link)
 //! supervisor:  the parent of everything; journal; clones a child for each container
 //! child:       seals itself and becomes the container's program
+//! oci:         bundles of others: each command a process of its own
 //! logger:      reads every container's output into files, and hands it on to whoever is attached
 //! ```
 //!
@@ -20,6 +21,7 @@ pub mod link;
 pub mod logger;
 pub mod logs;
 pub mod mounts;
+pub mod oci;
 pub mod rootfs;
 pub mod seccomp;
 pub mod supervisor;
