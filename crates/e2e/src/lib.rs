@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agreement;
+pub mod bundles;
 pub mod guest;
 pub mod http;
 pub mod load;

@@ -128,6 +128,85 @@ pub fn docker(archive: &Path, saved: &Path, cgroup: &str, image_and_words: &[&st
     outcome(&mut shell("docker", &["--net", "--pid", "--fork", "--kill-child"], script, &words))
 }
 
+/// A dockerd whose containers a runtime of ours runs: `docker` is given a script that uses the image `test`, made of a root
+/// file system. The cgroup's name must begin with `sampan-`.
+///
+/// # Panics
+/// Where it cannot be run.
+pub fn docker_with_runtime(runtime: &Path, rootfs: &Path, cgroup: &str, script: &str) -> Outcome {
+    assert!(cgroup.starts_with("sampan-"), "cgroups of others are not touched");
+    let begin = r#"
+        runtime=$1 rootfs=$2 cgroup=$3
+        mount -t proc proc /proc
+        for dir in /run /var/lib; do mount -t tmpfs none $dir; done
+        export HOME=/run DOCKER_HOST=unix:///run/d.sock
+        echo '{"deprecated-key-path":"/run/key.json"}' > /run/docker.json # or it is /etc/docker/key.json
+        dockerd --data-root /run/data --exec-root /run/exec --pidfile /run/d.pid --host $DOCKER_HOST --bridge none \
+            --iptables=false --ip6tables=false --storage-driver vfs --cgroup-parent /$cgroup \
+            --add-runtime sampan=$runtime --default-runtime sampan --config-file /run/docker.json > /run/log 2>&1 &
+        daemon=$!
+        finish() {
+            code=$?
+            docker ps -aq | xargs -r docker rm -f > /dev/null
+            kill $daemon
+            wait $daemon || true
+            find /sys/fs/cgroup -maxdepth 2 -name $cgroup -exec rmdir {} + || true
+            test $code = 0 || tail -n 20 /run/log >&2
+            exit $code
+        }
+        until docker version > /dev/null 2>&1; do
+            kill -0 $daemon || { cat /run/log >&2; exit 1; }
+            sleep 0.05
+        done
+        trap finish EXIT
+        tar -C $rootfs -c . | docker import - test > /dev/null
+    "#;
+    let words = [text(runtime), text(rootfs), cgroup];
+    // the first process of a pid namespace takes all others with it
+    let flags = ["--net", "--pid", "--fork", "--kill-child"];
+    outcome(&mut shell("docker", &flags, &format!("{begin}\n{script}"), &words))
+}
+
+/// As [`docker_with_runtime`], with Podman: `podman` in the script is one that uses the runtime.
+///
+/// # Panics
+/// Where it cannot be run.
+pub fn podman_with_runtime(runtime: &Path, rootfs: &Path, cgroup: &str, script: &str) -> Outcome {
+    assert!(cgroup.starts_with("sampan-"), "cgroups of others are not touched");
+    let begin = r#"
+        runtime=$1 rootfs=$2 cgroup=$3
+        mount -t proc proc /proc
+        for dir in /run /var/lib /dev/shm; do mount -t tmpfs none $dir; done
+        mkdir /run/bin
+        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$LD_LIBRARY_PATH" "$TOOL/usr/bin/conmon" > /run/bin/conmon
+        chmod +x /run/bin/conmon
+        echo '{"default":[{"type":"insecureAcceptAnything"}]}' > /run/policy.json
+        cat > /run/containers.conf <<END
+[containers]
+default_ulimits=["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+conmon_path=["/run/bin/conmon"]
+events_logger="file"
+cgroup_manager="cgroupfs"
+END
+        export CONTAINERS_CONF=/run/containers.conf
+        podman() {
+            command podman --root /run/root --runroot /run/run --tmpdir /run/tmp --storage-driver vfs --runtime $runtime "$@"
+        }
+        finish() {
+            code=$?
+            podman rm -fa -t 0 > /dev/null || true
+            find /sys/fs/cgroup -depth -path "*/$cgroup*" -type d -exec rmdir {} + || true
+            exit $code
+        }
+        trap finish EXIT
+        tar -C $rootfs -c . | podman import --signature-policy /run/policy.json - test > /dev/null
+    "#;
+    let words = [text(runtime), text(rootfs), cgroup];
+    let flags = ["--pid", "--fork", "--kill-child"];
+    outcome(&mut shell("podman", &flags, &format!("{begin}\n{script}"), &words))
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
