@@ -35,6 +35,8 @@ impl Core {
         page.sample("sampan_start_timestamp_seconds", &[], daemon.started_at.as_second());
         page.head("sampan_containers_running", "gauge", "Containers that run.");
         page.sample("sampan_containers_running", &[], running);
+        page.head("sampan_pool_servers", "gauge", "Servers that wait ready for containers.");
+        page.sample("sampan_pool_servers", &[], self.containers.parked().len());
         page.head("sampan_containers_started_total", "counter", "Containers that were started.");
         page.sample("sampan_containers_started_total", &[], counts.starts.count());
         page.head("sampan_containers_failed_total", "counter", "Containers that could not be started.");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::api::{Removal, start_to_end};
+use super::bounded::PATIENCE;
 use super::docker::{self, Docker};
 use super::oci::Runtime;
 use super::report::{Promise, Row, Section, Suite};
@@ -49,7 +50,8 @@ pub fn measure(bench: &Bench) -> Result<Suite> {
     }
     let docker = Docker::open(&bench.scratch).and_then(|docker| {
         let words = ["run", "--rm", "--network", "none", docker::IMAGE, "true"];
-        let section = churn(&docker.name, peers, (0..LANES).map(|_| docker.measured(&words)).collect());
+        let lanes = (0..LANES).map(|_| docker.measured(&words)).collect();
+        let section = churn(&docker.name, peers, lanes, || Ok(()));
         docker.end()?;
         section
     });
@@ -78,7 +80,7 @@ fn of_sampan(name: &str, sampan: &Sampan, seconds: Duration) -> Result<(Section,
     let cpu_before = processes.iter().map(used).collect::<Result<Vec<_>>>()?;
     let others = || Ok::<_, anyhow::Error>((Cpu::of(std::process::id())?.sum_s(), usage::kernel_threads_s()));
     let (machine_before, others_before) = (usage::machine()?, others()?);
-    let mut section = churn(name, seconds, lanes)?;
+    let mut section = churn(name, seconds, lanes, || all_removed(sampan))?;
     let (machine_after, others_after) = (usage::machine()?, others()?);
     let cpu_after = processes.iter().map(used).collect::<Result<Vec<_>>>()?;
 
@@ -122,11 +124,29 @@ fn bottleneck(percent: f64, spent: &[(String, f64)]) -> String {
 fn of_runtime(runtime: &Runtime, seconds: Duration) -> Result<Section> {
     let bundle = runtime.bundle("churn", &["true"])?;
     let lane = |lane: usize| runtime.measured(&runtime.run_words(&bundle, &runtime.id(&lane.to_string())));
-    churn(&format!("{} run", runtime.name), seconds, (0..LANES).map(lane).collect::<Result<Vec<_>>>()?)
+    churn(&format!("{} run", runtime.name), seconds, (0..LANES).map(lane).collect::<Result<Vec<_>>>()?, || Ok(()))
 }
 
-/// Runs every lane over and over, all at once; the section's first figure is the rate.
-fn churn(name: &str, seconds: Duration, lanes: Vec<Once<'static>>) -> Result<Section> {
+/// Waits until no container is listed any more: those that have ended are removed when whoever waited has been told.
+fn all_removed(sampan: &Sampan) -> Result<()> {
+    let mut connection = sampan.connect()?;
+    let end = Instant::now() + PATIENCE;
+    while connection.json("GET", "/v1/containers", "")?.as_array().is_none_or(|left| !left.is_empty()) {
+        if Instant::now() >= end {
+            bail!("containers that ended are still there after {} s", PATIENCE.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Runs every lane over and over, all at once; the section's first figure is the rate, of what is over when `rest` is.
+fn churn(
+    name: &str,
+    seconds: Duration,
+    lanes: Vec<Once<'static>>,
+    rest: impl FnOnce() -> Result<()>,
+) -> Result<Section> {
     let start = Instant::now();
     let end = start + seconds;
     let samples = std::thread::scope(|scope| {
@@ -138,8 +158,9 @@ fn churn(name: &str, seconds: Duration, lanes: Vec<Once<'static>>) -> Result<Sec
         ended.collect::<Result<Vec<_>>>()
     });
     let samples = samples.with_context(|| format!("churn with {name}"))?.concat();
+    rest()?;
     let rate = samples.len() as f64 / start.elapsed().as_secs_f64();
-    let mut section = Section::new(name, vec![Row::new("start to removal", samples)]);
+    let mut section = Section::new(name, vec![Row::new("start to end", samples)]);
     section.add("rate", rate, "a second");
     Ok(section)
 }
@@ -172,7 +193,7 @@ mod tests {
                 Ok(Duration::from_millis(5))
             })
         };
-        let section = churn("x", Duration::from_millis(100), vec![lane(), lane()]).unwrap();
+        let section = churn("x", Duration::from_millis(100), vec![lane(), lane()], || Ok(())).unwrap();
         assert!(section.rows[0].samples_ms.len() >= 2 && section.figures[0].value > 0.0, "{section}");
         assert_eq!(section.rows[0].p50_ms, 5.0);
     }

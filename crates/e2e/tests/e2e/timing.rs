@@ -22,7 +22,7 @@ fn a_run_says_where_its_time_went() {
     let told = sampan.run(&["run", "--rm", "--timing", "bb", "echo", "hello"]).assert_ok();
     assert_eq!(told.stdout, "hello\n", "what it writes is its own");
     for words in
-        ["sampan run ", "  until it runs ", "  until it is removed ", "of it in the daemon ", "  root ", "in all"]
+        ["sampan run ", "  until it runs ", "  until it has ended ", "of it in the daemon ", "  root ", "in all"]
     {
         assert!(told.stderr.contains(words), "no {words:?} in {told}");
     }
@@ -113,6 +113,8 @@ fn starts_are_counted() {
         let sum = number(&after, &format!("{name}_sum{labels}"));
         assert!(0.0 < sum && sum < 60.0, "{name}: {sum} s");
     }
+    let ready = number(&after, "sampan_pool_servers");
+    assert!((0.0..=256.0).contains(&ready), "{ready} servers wait");
     for role in ["daemon", "supervisor", "logger", "edge"] {
         let bytes = number(&after, &format!("sampan_process_memory_bytes{{role=\"{role}\"}}"));
         assert!((65_536.0..1e9).contains(&bytes), "{role}: {bytes} bytes");
