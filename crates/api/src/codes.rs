@@ -19,6 +19,7 @@ pub(crate) const CODES: &[Code] = &[
     code("bad_request", 400, "the request itself is wrong"),
     code("bad_image", 400, "the image, or a layer of it, cannot be used"),
     code("blob_missing", 400, "a blob that is needed was not uploaded"),
+    code("bad_confinement", 400, "what a container is to be kept from, or to be let, cannot be so"),
     code("bad_disk", 400, "what a container writes cannot be bounded"),
     code("no_quota", 400, "what a container writes cannot be bounded by a quota here"),
     code("bad_mount", 400, "what is to be mounted cannot be"),

@@ -175,7 +175,7 @@ impl Attached {
                 Ok(None) => {}
                 Err(error) => tracing::warn!(id = %self.container.id, %error, "a container cannot be followed"),
             }
-            if self.output.is_over || !self.runs() {
+            if !self.runs() {
                 return None;
             }
             let again = self.containers.follow_now(&self.container.id).await;
@@ -193,17 +193,13 @@ impl Attached {
     /// # Errors
     /// It has ended.
     pub async fn input(&self) -> Result<Option<Input>, ContainerError> {
-        let spec = self.container.record().spec;
-        if !spec.stdin && !spec.terminal {
-            return Ok(None);
-        }
         let id = self.container.id.clone();
         let fd = self.containers.blocking("writing to a container", move |inner| inner.input(&id)).await?;
         let Some(fd) = fd else { return Ok(None) };
         let end = Descriptor::writer(fd).map_err(failed("write to a container"))?;
         let source = Source::Container(self.containers.clone(), Arc::clone(&self.container));
         // a terminal is there for its size also where nobody was to type
-        let muted = !spec.stdin;
+        let muted = !self.container.record().spec.stdin;
         Ok(Some(Input { end, source, muted }))
     }
 
@@ -223,7 +219,8 @@ impl Attached {
             _ => Exit { exit_code: None, oom_killed: false },
         };
         if self.container.record().spec.remove_at_exit {
-            self.containers.remove_soon(&self.container);
+            // gone already: as well
+            let _ = self.containers.wait(&self.container.id).await;
         }
         exit
     }
@@ -354,13 +351,11 @@ struct Frames {
     /// How much of that has been taken.
     taken: usize,
     piece: Vec<u8>,
-    /// That was all.
-    is_over: bool,
 }
 
 impl Frames {
     fn nothing() -> Self {
-        Self { pipe: None, buffer: Vec::new(), taken: 0, piece: Vec::new(), is_over: false }
+        Self { pipe: None, buffer: Vec::new(), taken: 0, piece: Vec::new() }
     }
 
     fn new(pipe: OwnedFd) -> Result<Self, ContainerError> {
@@ -372,10 +367,6 @@ impl Frames {
     async fn next(&mut self) -> io::Result<Option<(LogFrame, Vec<u8>)>> {
         loop {
             if let Some(frame) = self.take()? {
-                if frame.0 == LogFrame::END {
-                    (self.pipe, self.is_over) = (None, true);
-                    return Ok(None);
-                }
                 return Ok(Some(frame));
             }
             let Some(pipe) = &self.pipe else { return Ok(None) };

@@ -248,9 +248,8 @@ impl Inner {
         }
         container.change(self, |record| record.state.status = ContainerStatus::Removing);
         failpoint::reach("container_removing");
-        if self.take_down(container) {
-            self.forget(&container.id);
-        }
+        self.take_down(container);
+        self.forget(&container.id);
         failpoint::reach("container_down");
         self.remove_from_disk(&container.record())?;
         let directory = self.foundation.containers_dir.join(container.id.as_str());

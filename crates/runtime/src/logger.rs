@@ -249,8 +249,7 @@ impl<'dir> Logger<'dir> {
         self.next_number
     }
 
-    /// Write what is in the container's pipes now, unfinished lines too, and forget it. Followers get it too, in time, and
-    /// the end's mark.
+    /// Write what is in the container's pipes now, unfinished lines too, and forget it. Followers get it too, in time.
     fn end(&mut self, id: &ContainerId) {
         let Some(mut container) = self.numbers.remove(id).and_then(|number| self.containers.remove(&number)) else {
             return;
@@ -273,8 +272,7 @@ impl<'dir> Logger<'dir> {
         }
         writer.write(&mut self.batch);
         for key in &container.followers {
-            let reader = self.followers.get_mut(key).map_or(Reader::Gone, Follower::end);
-            self.heed(*key, reader);
+            self.heed(*key, Reader::Ready);
         }
     }
 

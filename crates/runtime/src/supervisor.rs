@@ -173,6 +173,7 @@ fn begin(args: &[OsString]) -> Result<Server, BeginError> {
     let journal = Journal::open(&settings.run_dir.join(JOURNAL), boot.trim())?;
     let program = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(BeginError::kernel("open its own program"))?;
+    crate::child::program::remember_own().map_err(BeginError::kernel("look at its own program"))?;
     let place = settings.run_dir.join(STAGE);
     let null = stage::set(&place).map_err(BeginError::path("set the stage at", &place))?;
     let path = settings.run_dir.join(SOCKET);

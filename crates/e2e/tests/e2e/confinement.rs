@@ -132,8 +132,8 @@ fn limits_groups_memory_and_parameters() {
         assert_eq!(run(&sampan, options, script), expected, "{options:?} {script}");
     }
     // one more process has the container's limits and groups
-    sampan.ok(&["run", "-d", "--name", "c", "--ulimit", "nofile=99", "--group-add", "44", "bb", "sleep", "1000"]);
-    assert_eq!(sampan.ok(&["exec", "c", "sh", "-c", "ulimit -n; id -G"]), "99\n0 44");
+    sampan.ok(&["run", "-d", "--name", "limited", "--ulimit", "nofile=99", "--group-add", "44", "bb", "sleep", "1000"]);
+    assert_eq!(sampan.ok(&["exec", "limited", "sh", "-c", "ulimit -n; id -G"]), "99\n0 44");
 }
 
 #[test]

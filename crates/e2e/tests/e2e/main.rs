@@ -4,7 +4,7 @@
 //! its answer and leaves nothing), `processes` (what is killed, and what goes on), `images` (out of here into other
 //! programs, and back), `under_load` (nothing is dropped), `openapi` (the API's page compared with what is answered),
 //! `sdk` and `courses` (the examples), `containers` and `logs` (from the shell), `ordinary_user` (who is not root),
-//! `confinement` (what else it may), `volumes`, `cp` and `disk` (files), `streams` (attach, exec, terminals), `mistakes` (the commonest, by
+//! `confinement` (what else it may), `escapes` (known ways out, tried), `volumes`, `cp` and `disk` (files), `streams` (attach, exec, terminals), `mistakes` (the commonest, by
 //! `docs/mistakes.md`), `help`, `install` (systemd's part), `package` (what is given away), `tidy` (nothing stays),
 //! `figures` (what is promised in `SPECIFICATION.md`). Each test has an instance of its own; the harness asserts at
 //! its end that `purge` left nothing.
@@ -17,6 +17,7 @@ mod containers;
 mod courses;
 mod cp;
 mod disk;
+mod escapes;
 mod figures;
 mod help;
 mod images;

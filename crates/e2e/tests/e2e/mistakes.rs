@@ -80,6 +80,16 @@ fn words_and_options() {
             (3, &["run", "--network", "host", "bb"], 125, &["--network", "-p"]),
         ],
     );
+    check(
+        &sampan,
+        &[
+            (28, &["run", "--rm", "--cap-add", "NET-ADMIN", "bb", "true"], 125, &["NET-ADMIN", "capabilities(7)"]),
+            (28, &["run", "--rm", "--ulimit", "files=9", "bb", "true"], 125, &["files", "nofile"]),
+            (28, &["run", "--rm", "--device", "fuse", "bb", "true"], 125, &["/dev/NAME"]),
+            (29, &["run", "--rm", "--security-opt", "apparmor=docker-default", "bb", "true"], 125, &["AppArmor"]),
+        ],
+    );
+    // mistake 26: by those who are not root, of whom `ordinary_user` has some
     // mistake 2: no word at all is answered with all there are
     let nothing = sampan.run(&[]);
     nothing.assert_fails(2, &["Usage: sampan", "\n  up ", "Example:"]);
@@ -182,6 +192,7 @@ fn containers_and_images() {
             (19, &["image", "load", "-i", text(&rootfs)], 1, &["holds no images", "`sampan image import FILE NAME`"]),
             (20, &["logs", "gone"], 1, &["\"gone\"", "`sampan ps -a`"]),
             (20, &["down", "job"], 1, &["job is a container", "sampan rm -f job"]),
+            (27, &["run", "--rm", "--sysctl", "vm.swappiness=1", "bb", "true"], 125, &["whole machine's", "sysctl -w"]),
             (21, &["rm", "job"], 1, &["\"job\" is running", "`sampan stop job`", "--force"]),
             (22, &["exec", "-it", "job", "sh"], 125, &["not a terminal", "-i"]),
         ],

@@ -127,6 +127,28 @@ fn their_own_things() {
     assert_eq!(house.json(OWNER, &["ps", "--json"]), Value::Array(Vec::new()));
 }
 
+/// Trust follows the caller: what stays in the container's own user namespace is anybody's.
+#[test]
+fn what_reaches_beyond_a_container_is_root_s() {
+    let house = House::new();
+    house.import(OWNER, "bb");
+    for (options, says) in [
+        (&["--privileged"][..], "--privileged"),
+        (&["--userns", "host"], "--userns host"),
+        (&["--device", "/dev/null:/dev/other"], "--device"),
+        (&["--oom-score-adj", "-1"], "oom_score_adj"),
+    ] {
+        let words = [&["run", "--rm"], options, &["bb", "true"]].concat();
+        house.run(OWNER, &words).assert_fails(125, &[says, "root alone"]);
+    }
+    let own = ["run", "--rm", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined", "--ulimit", "core=0"];
+    let script =
+        "mount -t tmpfs x /tmp && unshare -m true && echo mine; echo 1 > /proc/sys/kernel/panic || echo refused";
+    assert_eq!(house.ok(OWNER, &[&own[..], &["bb", "sh", "-c", script]].concat()), "mine\nrefused");
+    house.ok(OWNER, &["run", "-d", "--name", "job", "bb", "sleep", "1000"]);
+    house.ok(OWNER, &["exec", "--privileged", "job", "true"]);
+}
+
 #[test]
 fn what_root_alone_may_read_stays_so() {
     let house = House::new();

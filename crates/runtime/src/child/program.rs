@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -157,6 +158,9 @@ impl Program<'_> {
         let mut failure = Failure::because(&step, format!("{name:?}: executable file not found in $PATH"));
         failure.errno = ENOENT;
         for path in paths {
+            if is_own(path) {
+                return Failure::because(&step, "that is Sampan's own program");
+            }
             let errno = attempt(path);
             let at = || Failure::at(&step, &std::io::Error::from_raw_os_error(errno));
             match errno {
@@ -179,6 +183,23 @@ impl Program<'_> {
         }
         failure
     }
+}
+
+/// This process's own program, by its file system and its number there.
+static OWN: OnceLock<(u64, u64)> = OnceLock::new();
+
+/// Remembers which program this process is, while `/proc` is the host's: what it starts in a container is not to be that
+/// one (`exec NAME /proc/self/exe`). As a script's interpreter it can be all the same; that nobody can write to it is
+/// [`process::own_program`]'s doing.
+pub(crate) fn remember_own() -> std::io::Result<()> {
+    let stat = rustix::fs::stat(c"/proc/self/exe")?;
+    OWN.get_or_init(|| (stat.st_dev, stat.st_ino));
+    Ok(())
+}
+
+fn is_own(path: &Path) -> bool {
+    let Some(own) = OWN.get() else { return false };
+    rustix::fs::stat(path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == *own)
 }
 
 impl Program<'_> {

@@ -10,7 +10,6 @@ use sampan_sys::frame;
 use serde::Serialize;
 
 use super::{LAST_BYTES, Server};
-use crate::supervisor::container::Container;
 use crate::supervisor::note;
 use crate::supervisor::output::to_json;
 use crate::supervisor::peer::Peer;
@@ -204,9 +203,7 @@ impl Server {
     fn shut_down(&mut self, asked: Asked) -> Result<Answer, Failure> {
         // the last end may have happened and not been noted yet
         self.reap();
-        // one that was killed and forgotten ends by itself: it may be another's to reap
-        let runs = |container: &&Container| !container.forgotten && !matches!(container.phase, Phase::Exited(_));
-        let running = self.containers.values().filter(runs).count();
+        let running = self.containers.values().filter(|container| !matches!(container.phase, Phase::Exited(_))).count();
         if running > 0 {
             return Err(Failure::because("end", format!("{running} containers have not ended")));
         }

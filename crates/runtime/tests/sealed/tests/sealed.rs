@@ -204,6 +204,7 @@ fn what_cannot_be_executed_says_why(layer: &Layer) {
         (vec!["other-machine"], "/", 8, "execute other-machine"),
         (vec!["script"], "/", 2, "execute script"),
         (vec![], "/", 0, "execute"),
+        (vec!["/proc/self/exe"], "/", 0, "execute /proc/self/exe"),
         (vec!["/probe"], "/probe", 17, "make the working directory /probe"),
     ] {
         let mut spec = machine.spec(&[]);
