@@ -47,6 +47,7 @@ impl Core {
             stdin: asked.stdin,
             terminal: asked.terminal,
             init: asked.init,
+            runtime: asked.runtime,
             restart: asked.restart,
             stop_signal,
             disk: asked.disk,

@@ -254,11 +254,13 @@ impl From<ContainerError> for ApiError {
             ContainerError::Image(_) | ContainerError::Layer(_) | ContainerError::User(_) => {
                 of(StatusCode::BAD_REQUEST, "bad_image", None)
             }
+            ContainerError::Runtime(error) => of(StatusCode::BAD_REQUEST, "no_runtime", error.hint()),
             ContainerError::Stopping(_) => of(StatusCode::SERVICE_UNAVAILABLE, "stopping", Some("try again")),
             ContainerError::Supervisor(_)
             | ContainerError::Network(_)
             | ContainerError::Cgroup(_)
             | ContainerError::Rootfs(_)
+            | ContainerError::External(_)
             | ContainerError::Records(_)
             | ContainerError::Blob(_)
             | ContainerError::Stuck(_)

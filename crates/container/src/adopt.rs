@@ -78,7 +78,7 @@ impl Inner {
     /// Whether it is to be started again.
     fn adopt_one(&self, container: &Arc<Container>, held: Option<&Held>, sockets: &[String]) -> bool {
         let record = container.record();
-        container.life.store(held.map_or(0, |held| held.pid), Ordering::SeqCst);
+        container.life.store(held.map_or(0, |held| held.life), Ordering::SeqCst);
         match (record.state.status, held.map(|held| (&held.phase, held.pid))) {
             (ContainerStatus::Running | ContainerStatus::Created, Some((Phase::Running { at }, pid))) => {
                 container.logged.send_replace(false);

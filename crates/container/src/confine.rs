@@ -154,7 +154,7 @@ fn parameter(name: &str) -> Result<String, ConfineError> {
 }
 
 /// The capabilities of a container's root.
-fn capabilities(asked: &Confinement) -> u64 {
+pub(crate) fn capabilities(asked: &Confinement) -> u64 {
     if asked.privileged {
         return defaults::held();
     }

@@ -32,6 +32,7 @@ use crate::confine::Filters;
 use crate::exec::Execs;
 use crate::named::Named;
 use crate::pool::{Child, Pool};
+use crate::runtimes::Runtimes;
 use crate::timing::{Metrics, Timing};
 use crate::wires::Wires;
 use crate::{ContainerError, ContainerRecord, EdgeTables, Images, Machine, Supervisor, Volumes};
@@ -60,6 +61,8 @@ pub struct Foundation {
     pub logs_dir: PathBuf,
     /// How many servers are to wait ready.
     pub pool_size: usize,
+    /// Other OCI runtimes that may be asked for.
+    pub runtimes: Runtimes,
 }
 
 /// All containers. Cheap to clone.

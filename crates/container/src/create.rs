@@ -52,6 +52,7 @@ impl Inner {
         self.check_ports(spec.owner.uid, &spec.ports)?;
         mounts::check(&spec.mounts)?;
         confine::check(&spec)?;
+        self.foundation.runtimes.check(&mut spec)?;
         for volume in volumes_of(&spec.mounts) {
             self.foundation.volumes.refuse_taken(volume, &spec.owner)?;
         }

@@ -32,6 +32,12 @@ pub enum ContainerError {
     /// A text that is no name.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// The OCI runtime that is asked for.
+    #[error(transparent)]
+    Runtime(#[from] crate::runtimes::RuntimeError),
+    /// What an OCI runtime was told.
+    #[error(transparent)]
+    External(#[from] sampan_runtime::external::RuntimeError),
     /// The name is another container's.
     #[error("the container name {name:?} is in use by {id}")]
     NameTaken {

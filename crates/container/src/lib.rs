@@ -41,6 +41,7 @@ mod owners;
 mod pool;
 mod ports;
 mod record;
+pub mod runtimes;
 mod seed;
 mod server;
 mod servers;

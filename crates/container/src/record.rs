@@ -86,6 +86,7 @@ impl ContainerRecord {
             labels: self.spec.labels.clone(),
             terminal: self.spec.terminal,
             stdin: self.spec.stdin,
+            runtime: self.spec.runtime.clone(),
             restart: self.spec.restart,
             owner: self.spec.owner.clone(),
             created_at: self.created_at,

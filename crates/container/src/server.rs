@@ -140,6 +140,7 @@ impl Inner {
         self.foundation.edge.unpublish(&container.id);
         let record = container.record();
         let server = Server::of(&record);
+        self.delete_external(&record);
         if server.shared {
             self.remove_container_group(&record);
         } else {

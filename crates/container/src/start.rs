@@ -150,11 +150,12 @@ impl Inner {
             mounts: mounts.points.clone(),
             terminal: record.spec.terminal.then(|| container.streams.size()),
             followers: followers.len(),
+            external: self.external(&record, &server)?,
             ..self.start_spec(&record, &image, &user)?
         };
         let handed: Vec<BorrowedFd<'_>> =
             [&root].into_iter().chain(&made).chain(&followers).map(|mount| mount.as_fd()).collect();
-        let Reply::Started { at } = foundation.supervisor.call(Request::Go(Box::new(spec)), &handed)?.0 else {
+        let Reply::Started { at, pid } = foundation.supervisor.call(Request::Go(Box::new(spec)), &handed)?.0 else {
             return Err(unexpected("go"));
         };
         laps.lap("go");
@@ -162,7 +163,7 @@ impl Inner {
         if child.name_service.is_some() {
             foundation.edge.add_server(&server.id, child.name_service);
         }
-        Ok((child.pid, at))
+        Ok((pid, at))
     }
 
     fn start_spec(&self, record: &ContainerRecord, image: &Image, user: &User) -> Result<StartSpec, ContainerError> {
@@ -189,6 +190,7 @@ impl Inner {
             terminal: None,
             init: record.spec.init,
             followers: 0,
+            external: None,
         })
     }
 }

@@ -64,6 +64,9 @@ pub struct ContainerSpec {
     /// A small first process of ours hands signals on to its command and reaps what that leaves.
     #[serde(default)]
     pub init: bool,
+    /// The OCI runtime that executes it: a name or an absolute path. `None`: Sampan itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// Whether it is started again when it has ended.
     #[serde(default)]
     pub restart: RestartPolicy,
@@ -103,6 +106,7 @@ impl ContainerSpec {
             stdin: false,
             terminal: false,
             init: false,
+            runtime: None,
             restart: RestartPolicy::No,
             stop_signal: None,
             disk: None,

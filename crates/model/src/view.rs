@@ -379,6 +379,9 @@ pub struct ContainerCreate {
     pub terminal_size: Option<TerminalSize>,
     /// A small first process of ours.
     pub init: bool,
+    /// The OCI runtime that executes it: a name that the daemon knows, or, of user 0, an absolute path. Sampan itself
+    /// where none is given.
+    pub runtime: Option<String>,
     /// Whether it is started again.
     pub restart: RestartPolicy,
     /// Replaces the image's signal to end it: a name or a number.
@@ -530,6 +533,9 @@ pub struct ContainerView {
     pub terminal: bool,
     /// Whether its standard input may be written to.
     pub stdin: bool,
+    /// The OCI runtime that executes it, where that is not Sampan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// Whether it is started again.
     pub restart: RestartPolicy,
     /// Whose it is.

@@ -193,11 +193,11 @@ fn become_program(
 }
 
 /// Waits for the supervisor's word.
-fn hear(socket: BorrowedFd<'_>) -> Result<frame::Frame, Stopped> {
+pub(crate) fn hear(socket: BorrowedFd<'_>) -> Result<frame::Frame, Stopped> {
     frame::receive(socket).step("hear from the supervisor")?.ok_or(Stopped::Alone)
 }
 
-fn out_of_turn() -> Failure {
+pub(crate) fn out_of_turn() -> Failure {
     Failure::because("hear from the supervisor", "it said something out of turn")
 }
 

@@ -10,6 +10,7 @@
 //! {"head":{"version":2,"boot":"2d7c…"}}
 //! {"created":{"id":"ab12…","pid":4711,"started":88123,"ids":{"start":1000000000,"length":65536}}}
 //! {"going":{"id":"ab12…","pipes":[5501,5502]}}
+//! {"replaced":{"id":"ab12…","pid":4718,"started":88150}}
 //! {"started":{"id":"ab12…","at":"2026-11-20T18:40:00.1Z"}}
 //! {"exited":{"id":"ab12…","ended":{"exit_code":0,"at":"2026-11-20T18:41:07.9Z"}}}
 //! {"forgotten":{"id":"ab12…"}}
@@ -57,6 +58,13 @@ pub(crate) enum Entry {
         /// The inode of the pipe of its input, where it has one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stdin: Option<u64>,
+    },
+    /// Its first process is another one: a runtime that is not ours has made it.
+    Replaced {
+        id: ContainerId,
+        pid: u32,
+        /// As in `created`.
+        started: u64,
     },
     /// Its program was executed.
     Started { id: ContainerId, at: Timestamp },
@@ -160,6 +168,11 @@ fn apply(known: &mut BTreeMap<ContainerId, Known>, entry: Entry) {
         Entry::Going { id, pipes, stdin } => {
             if let Some(container) = known.get_mut(&id) {
                 (container.pipes, container.stdin) = (pipes, stdin);
+            }
+        }
+        Entry::Replaced { id, pid, started } => {
+            if let Some(container) = known.get_mut(&id) {
+                (container.pid, container.started_ticks) = (pid, started);
             }
         }
         Entry::Started { id, at } => {

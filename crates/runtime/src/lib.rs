@@ -5,6 +5,7 @@
 //! supervisor:  the parent of everything; journal; clones a child for each container
 //! child:       seals itself and becomes the container's program
 //! oci:         bundles of others: each command a process of its own
+//! external:    has another OCI runtime execute a container, where that is asked for
 //! logger:      reads every container's output into files, and hands it on to whoever is attached
 //! ```
 //!
@@ -16,6 +17,7 @@
 mod child;
 pub mod defaults;
 pub mod disk;
+pub mod external;
 mod journal;
 pub mod link;
 pub mod logger;

@@ -16,10 +16,12 @@
 //! As in Docker, a 32-bit x86 program's `socketcall` is allowed whole: its arguments are behind a pointer, and no filter
 //! sees them.
 
+mod oci;
 mod profile;
 mod role;
 mod table;
 
+pub use oci::docker_default_profile;
 pub use profile::{ProfileError, profile};
 pub use role::{ConfineError, confine_role, role};
 use sampan_sys::seccomp::{Action, Architecture, Condition, Filter, Program, Test};

@@ -14,6 +14,7 @@
 //! server    the loop, and below it: daemons and their requests, containers, roles
 //! namespaces  those of a server with several containers, and how one is cloned into them
 //! container one container's first process, from clone to exit
+//! launching another runtime starts it
 //! exec      one more process of a container
 //! starting  a child, of either, on its way to its program
 //! output    what the logger is to be told
@@ -25,6 +26,7 @@
 mod container;
 mod exec;
 mod input;
+mod launching;
 mod namespaces;
 mod output;
 mod peer;

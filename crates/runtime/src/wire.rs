@@ -148,6 +148,8 @@ pub enum Reply {
     Started {
         /// When.
         at: Timestamp,
+        /// Its first process: that of [`Reply::Created`], or that which another runtime has made.
+        pid: u32,
     },
     /// To [`Request::MakeServer`].
     ServerMade,
@@ -202,6 +204,8 @@ pub struct Held {
     pub id: ContainerId,
     /// Its first process.
     pub pid: u32,
+    /// Which life, as [`Event::Logged`] tells it.
+    pub life: u32,
     /// Where it is.
     pub phase: Phase,
 }
@@ -339,6 +343,33 @@ pub struct StartSpec {
     pub init: bool,
     /// How many pipes want all that it writes, from its first byte on, as those of [`Request::Follow`] do.
     pub followers: usize,
+    /// Another runtime executes it: the child that waits makes way, and its namespaces, but for those of mounts and
+    /// processes, and its cgroup are that one's. Its first process is then another one, told in [`Reply::Started`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<Box<External>>,
+}
+
+/// An OCI runtime, and what it is told that a child of ours was told before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct External {
+    /// Its program's absolute path.
+    pub program: String,
+    /// The directory where it keeps what it knows of this container.
+    pub state_dir: String,
+    /// The container's cgroup, from where hierarchies are mounted, with a slash before it.
+    pub cgroup_path: String,
+    /// As in [`CreateSpec`].
+    pub cgroup_files: Vec<String>,
+    /// As in [`CreateSpec`].
+    pub masked_paths: Vec<String>,
+    /// As in [`CreateSpec`].
+    pub readonly_paths: Vec<String>,
+    /// As in [`CreateSpec`].
+    pub sysctls: Vec<(String, String)>,
+    /// As in [`CreateSpec`].
+    pub shm_bytes: u64,
+    /// The filter of [`ProcessSpec::seccomp`], as the runtime-spec has it (`linux.seccomp`).
+    pub seccomp: serde_json::Value,
 }
 
 /// The namespaces that the containers of a server share.

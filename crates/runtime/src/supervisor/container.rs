@@ -16,6 +16,7 @@ use sampan_sys::clone::clone;
 use sampan_sys::{frame, pidfd};
 
 use super::input::Input;
+use super::launching::Launching;
 use super::namespaces::{self, ServerNamespaces};
 use super::output::{Output, Pipes, to_json};
 use super::role::KILL;
@@ -28,6 +29,8 @@ use crate::wire::{CreateSpec, Failure, Phase, ProcessSpec, StartSpec};
 #[derive(Debug)]
 pub(crate) struct Container {
     pub pid: u32,
+    /// Which life of it, for those who hear of its last bytes: its first process, as it was when it was made.
+    pub life: u32,
     /// Its first process, until it has ended.
     pub pidfd: Option<OwnedFd>,
     pub phase: Phase,
@@ -46,6 +49,8 @@ pub(crate) struct Container {
     pub failure: Option<Failure>,
     /// The daemon has done with it before it had ended.
     pub forgotten: bool,
+    /// While another runtime starts it.
+    pub launch: Option<Launching>,
 }
 
 /// The cgroup of version 2 that is among those to join: the child is cloned into it.
@@ -101,6 +106,7 @@ impl Container {
         let starting = Starting::new(socket, None);
         let container = Self {
             pid,
+            life: pid,
             pidfd: Some(cloned.pidfd),
             phase: Phase::Waiting,
             ids: spec.ids,
@@ -110,6 +116,7 @@ impl Container {
             starting: Some(starting),
             failure: None,
             forgotten: false,
+            launch: None,
         };
         match prepared {
             Ok(((user_namespace, network_namespace), started_ticks)) => {

@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
@@ -55,6 +55,14 @@ impl ServerNamespaces {
     /// Those of a process: of a container on the server, whose supervisor was killed.
     pub fn of_process(pid: u32) -> Result<Self, Failure> {
         Ok(Self { user: of(pid, "user")?, net: of(pid, "net")?, ipc: of(pid, "ipc")?, uts: of(pid, "uts")? })
+    }
+
+    /// Where they are to be opened by others while these are held: by the kinds of the runtime-spec.
+    pub fn paths(&self) -> Vec<(&'static str, String)> {
+        let own = std::process::id();
+        [("user", &self.user), ("network", &self.net), ("ipc", &self.ipc), ("uts", &self.uts)]
+            .map(|(kind, namespace)| (kind, format!("/proc/{own}/fd/{}", namespace.as_raw_fd())))
+            .into()
     }
 
     /// Makes a child in them, with a pid and a mount namespace of its own, as [`clone`] does; it is this process's. Waits

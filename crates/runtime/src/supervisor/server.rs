@@ -2,6 +2,7 @@
 
 mod containers;
 mod daemon;
+mod launches;
 mod roles;
 mod servers;
 mod streams;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use sampan_sys::frame;
 
 use crate::child;
+use crate::external::CREATED;
 use crate::wire::Failure;
 
 /// A request that is answered later.
@@ -24,6 +25,8 @@ pub(crate) struct Starting {
     /// It has said that it is about to execute its program, and this came beside it: both ends of its terminal.
     executing: Option<Vec<OwnedFd>>,
     failure: Option<Failure>,
+    /// It was a launcher's word that another runtime has made this process.
+    created: Option<u32>,
     /// Who asked for it to go on.
     pub asked: Option<Asked>,
 }
@@ -31,7 +34,7 @@ pub(crate) struct Starting {
 impl Starting {
     /// The child at the other end of a socket, which must not block.
     pub fn new(socket: OwnedFd, asked: Option<Asked>) -> Self {
-        Self { socket, executing: None, failure: None, asked }
+        Self { socket, executing: None, failure: None, created: None, asked }
     }
 
     /// Its socket.
@@ -45,6 +48,10 @@ impl Starting {
         loop {
             match frame::receive(self.socket.as_fd()) {
                 Ok(Some(frame)) if frame.body == child::EXECUTING => self.executing = Some(frame.fds),
+                Ok(Some(frame)) if frame.body.starts_with(CREATED) => {
+                    let pid = std::str::from_utf8(&frame.body[CREATED.len()..]);
+                    self.created = pid.ok().and_then(|pid| pid.parse().ok());
+                }
                 Ok(Some(frame)) => self.failure = serde_json::from_slice(&frame.body).ok(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Ok(None) | Err(_) => break,
@@ -55,6 +62,11 @@ impl Starting {
             Some(failure) => Err(failure),
             None => self.executing.take().ok_or_else(killed),
         })
+    }
+
+    /// The process that another runtime has made, when a launcher has just said so.
+    pub fn take_created(&mut self) -> Option<u32> {
+        self.created.take()
     }
 
     /// What it has said of why it ended, if it has.

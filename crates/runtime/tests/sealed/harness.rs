@@ -142,7 +142,8 @@ impl Spec {
 
     pub fn go_followed(&self, followers: usize) -> Request {
         let Self { id, host_name, process, mounts, read_only, stdin, terminal, init, .. } = self.clone();
-        let spec = StartSpec { id, host_name, process, mounts, read_only, stdin, terminal, init, followers };
+        let external = None;
+        let spec = StartSpec { id, host_name, process, mounts, read_only, stdin, terminal, init, followers, external };
         Request::Go(Box::new(spec))
     }
 }

@@ -46,6 +46,7 @@ pub fn request(args: CreateArgs) -> Result<ContainerCreate, Failure> {
         terminal: args.tty,
         terminal_size: args.tty.then(terminal::size).flatten(),
         init: args.init,
+        runtime: args.runtime,
         restart: args.restart.unwrap_or_default(),
         stop_signal: args.stop_signal,
         disk: args.disk.map(|size_bytes| Disk { size_bytes, loop_mounted: args.disk_loop }),

@@ -41,6 +41,11 @@ const ENVIRONMENT: Terms = &[
         "SAMPAN_LOG",
         "What the daemon logs: error, warn, info (the default), debug, or a directive such as sampan_edge=debug.",
     ),
+    (
+        "SAMPAN_RUNTIMES",
+        "Other OCI runtimes that run --runtime may name, for the daemon: NAME=/PATH, several parted by colons. Without it \
+         those in its PATH are found.",
+    ),
     ("NO_COLOR", "Where it is set, nothing is coloured."),
     (
         "LISTEN_FDS, NOTIFY_SOCKET",

@@ -327,6 +327,7 @@ mod tests {
             labels: Default::default(),
             terminal: false,
             stdin: false,
+            runtime: None,
             restart: Default::default(),
             owner: Default::default(),
             created_at: at(0),

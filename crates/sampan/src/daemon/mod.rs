@@ -26,6 +26,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use sampan_api::{Core, DaemonOrder};
 use sampan_client::{Listen, Root};
+use sampan_container::runtimes::Runtimes;
 use sampan_container::{
     Connected, Containers, EdgeTables, Foundation, Images, LARGEST_POOL, Machine, POOL_SIZE, Supervisor, Volumes,
 };
@@ -302,6 +303,7 @@ async fn build(
         containers_dir: layout.root.join("containers"),
         logs_dir: layout.root.join("logs"),
         pool_size: pool_size(),
+        runtimes: runtimes()?,
     });
     let roles = watch::Sender::new(processes(&welcome));
     let to_start = containers.adopt(&welcome).await?;
@@ -395,6 +397,12 @@ fn supervisor_config(
         edge_id: block.edge_id(),
         cgroup_files: cgroups.role("supervisor")?,
     })
+}
+
+/// The runtimes beside Sampan's own: what `SAMPAN_RUNTIMES` says, and what is in `PATH`.
+fn runtimes() -> anyhow::Result<Runtimes> {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    Runtimes::new(&variable("SAMPAN_RUNTIMES"), &variable("PATH")).context("read SAMPAN_RUNTIMES")
 }
 
 /// How many servers are to wait ready: what `SAMPAN_POOL` says.

@@ -48,6 +48,13 @@ impl ContainerGroup {
         self.tree.set_devices(&set)
     }
 
+    /// Its path from where hierarchies are mounted, which is the same in each; with a slash before it.
+    pub fn path(&self) -> PathBuf {
+        let place = self.places.first();
+        let below = place.and_then(|place| place.directory.strip_prefix(&place.hierarchy.mount).ok());
+        Path::new("/").join(below.unwrap_or(Path::new("")))
+    }
+
     /// What the container mounts below its `/sys/fs/cgroup`.
     pub fn mounts(&self) -> &Mounts {
         &self.mounts

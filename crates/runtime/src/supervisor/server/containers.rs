@@ -19,6 +19,7 @@ use crate::supervisor::input::Input;
 use crate::supervisor::note;
 use crate::supervisor::output::{self, Output, Pipes};
 use crate::supervisor::starting::Asked;
+use crate::supervisor::starting::Starting;
 use crate::wire::{CreateSpec, Ended, Event, Failure, Phase, Reply, StartSpec};
 
 /// How long an orphan that has ended may wait for its new parent to reap it before its exit code is given up.
@@ -82,6 +83,9 @@ impl Server {
         // before the child has them: whoever finds it later finds them by this
         self.write(Entry::Going { id: id.clone(), pipes, stdin });
         self.open_output(id);
+        if spec.external.is_some() {
+            self.make_way(id)?;
+        }
         let null = self.held.null.as_fd();
         if let Some(container) = self.containers.get_mut(id) {
             container.go(spec, streams, &fds, null, asked);
@@ -118,14 +122,20 @@ impl Server {
             (Phase::Exited(ended), None, None)
         };
         let followers = Vec::new();
-        let (starting, failure, forgotten) = (None, None, false);
-        let container = Container { pid, pidfd, phase, ids, output, stdin, followers, starting, failure, forgotten };
+        let (life, starting, failure, forgotten, launch) = (pid, None, None, false, None);
+        let container =
+            Container { pid, life, pidfd, phase, ids, output, stdin, followers, starting, failure, forgotten, launch };
         self.containers.insert(id, container);
     }
 
     pub(super) fn hear_child(&mut self, id: &ContainerId) {
         let Some(container) = self.containers.get_mut(id) else { return };
-        let Some((asked, result)) = container.hear() else { return };
+        let heard = container.hear();
+        if let Some(pid) = container.starting.as_mut().and_then(Starting::take_created) {
+            return self.replace(id, pid);
+        }
+        let Some((asked, result)) = heard else { return };
+        let (pid, launch) = (container.pid, container.launch.take());
         let reply = match result {
             Ok(()) => {
                 let at = Timestamp::now();
@@ -135,7 +145,7 @@ impl Server {
                 if has_terminal {
                     self.open_output(id);
                 }
-                Reply::Started { at }
+                Reply::Started { at, pid }
             }
             Err(failure) => {
                 if asked.is_none() {
@@ -146,6 +156,11 @@ impl Server {
         };
         if let Some(asked) = asked {
             self.reply(asked, reply, &[]);
+        }
+        // it ended before its launcher did
+        if let Some(exit_code) = launch.and_then(|launch| launch.ended) {
+            self.by_pid.remove(&pid);
+            self.exited(id.clone(), Some(exit_code));
         }
     }
 
@@ -159,6 +174,8 @@ impl Server {
             } else if self.edge.pid() == Some(pid) {
                 self.edge.ended();
                 self.edge_status = None;
+            } else if self.ended_while_launched(pid, pidfd::code_of_status(status.as_raw())) {
+                // its launcher has yet to say that it was started, which comes before its end
             } else if let Some(id) = self.by_pid.remove(&pid) {
                 // its socket may still say whether it was started, which comes before its end
                 self.hear_child(&id);
@@ -207,7 +224,7 @@ impl Server {
         container.pidfd = None;
         container.stdin = None;
         container.followers.clear();
-        let (output, forgotten, pid) = (container.output.take(), container.forgotten, container.pid);
+        let (output, forgotten, pid) = (container.output.take(), container.forgotten, container.life);
         // it went with a supervisor that was killed, or was never opened: the logger has nothing to say of it
         let is_logged = output.is_none();
         if let Some(output) = output {
@@ -236,7 +253,7 @@ impl Server {
         self.write(Entry::Forgotten { id: id.clone() });
     }
 
-    fn write(&mut self, entry: Entry) {
+    pub(super) fn write(&mut self, entry: Entry) {
         // what happened has happened: it is told all the same
         if let Err(error) = self.journal.append(entry) {
             let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

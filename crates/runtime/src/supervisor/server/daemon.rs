@@ -115,6 +115,7 @@ impl Server {
                 .map(|(id, container)| wire::Held {
                     id: id.clone(),
                     pid: container.pid,
+                    life: container.life,
                     phase: container.phase.clone(),
                 })
                 .collect(),

@@ -94,6 +94,9 @@ pub struct CreateArgs {
     /// Put a small first process in front, which reaps and hands signals on
     #[arg(long)]
     pub init: bool,
+    /// The OCI runtime that executes it: one that the daemon finds by this name, or, of root, a path [default: sampan]
+    #[arg(long, value_name = "NAME|/PATH")]
+    pub runtime: Option<String>,
     /// The signal that asks it to end [default: the image's, else TERM]
     #[arg(long, value_name = "SIGNAL")]
     pub stop_signal: Option<String>,
