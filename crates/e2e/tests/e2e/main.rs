@@ -6,7 +6,8 @@
 //! `sdk` and `courses` (the examples), `containers` and `logs` (from the shell), `ordinary_user` (who is not root),
 //! `confinement` (what else it may), `escapes` (known ways out, tried), `volumes`, `cp` and `disk` (files), `streams` (attach, exec, terminals), `mistakes` (the commonest, by
 //! `docs/mistakes.md`), `help`, `install` (systemd's part), `package` (what is given away), `tidy` (nothing stays),
-//! `runtimes` (runc and crun in the place of ours), `pass` (one instance's whole way, for the guest too), `figures` (what is promised in `SPECIFICATION.md`). Each test has an instance of its own; the harness asserts at
+//! `pool` (servers that wait ready), `runtimes` (runc and crun in the place of ours), `pass` (one instance's whole way, for the
+//! guest too), `figures` (what is promised in `SPECIFICATION.md`). Each test has an instance of its own; the harness asserts at
 //! its end that `purge` left nothing.
 
 #![forbid(unsafe_code)]
@@ -35,6 +36,7 @@ mod operations;
 mod ordinary_user;
 mod package;
 mod pass;
+mod pool;
 mod ports;
 mod processes;
 mod reproducible;

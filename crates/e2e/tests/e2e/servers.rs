@@ -97,12 +97,12 @@ fn of_servers(sampan: &Sampan) -> Vec<String> {
     found
 }
 
-/// An instance with busybox, and its API.
 /// Without servers that wait ready: what there is is counted here.
 fn alone() -> Sampan {
     Sampan::new().with("SAMPAN_POOL", "0")
 }
 
+/// An instance with busybox, and its API.
 fn instance() -> (Sampan, Api) {
     let sampan = alone();
     sampan.import_busybox();
