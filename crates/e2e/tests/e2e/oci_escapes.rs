@@ -58,7 +58,7 @@ fn devices_of_the_host_stay_the_hosts() {
             // nobody's streams are given to anybody
             let status = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).status();
             assert!(status.expect("a runtime").success() || (users && runtime.name == "runc"));
-            bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+            bundle.config["process"]["user"] = json!({"uid": 500, "gid": 500});
             bundle.config["process"]["args"] = json!(["sh", "-c", "exit 0"]);
             let mut command = runtime.command(&["run", "--bundle", bundle.write(), bundle.id()]);
             let status = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).status();
