@@ -95,6 +95,16 @@ fn cases() -> Vec<Case> {
             ),
         ),
         both(
+            "ambient capabilities that are not inheritable, as `runc spec` writes them",
+            |b| {
+                let one = ["CAP_KILL"];
+                process(b)["capabilities"] =
+                    json!({ "bounding": one, "permitted": one, "effective": one, "ambient": one });
+            },
+            "grep -E 'Cap(Eff|Amb)' /proc/self/status",
+            Text("CapEff:\t0000000000000020\nCapAmb:\t0000000000000000\n"),
+        ),
+        both(
             "no capabilities",
             |b| process(b)["capabilities"] = json!({}),
             "grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status",

@@ -84,12 +84,14 @@ fn capabilities(names: &CapabilityNames) -> Capabilities {
     let bits = |names: &Vec<String>| {
         names.iter().filter_map(|name| name.parse::<Capability>().ok()).fold(0, |all, one| all | one.bits())
     };
+    let (permitted, inheritable) = (bits(&names.permitted), bits(&names.inheritable));
     Capabilities {
         bounding: bits(&names.bounding),
         effective: bits(&names.effective),
-        permitted: bits(&names.permitted),
-        inheritable: bits(&names.inheritable),
-        ambient: bits(&names.ambient),
+        permitted,
+        inheritable,
+        // the kernel takes no others (capabilities(7)); `runc spec` writes some, and runc passes them over
+        ambient: bits(&names.ambient) & permitted & inheritable,
     }
 }
 
