@@ -8,7 +8,7 @@
 //! ROOT/ID/ (state)           lifecycle: start, kill, pause, delete …      exec: one more process
 //! ```
 //!
-//! The same core as the daemon's containers: what a child is sealed with is in [`child`](crate::child), what the kernel
+//! The same core as the daemon's containers: what a child is sealed with is in `child`, what the kernel
 //! is asked is in `sampan_sys`. What is different is who decides: here the bundle does, and what it asks for is done, or
 //! refused with the name of the member; nothing is made safer than it says.
 //!

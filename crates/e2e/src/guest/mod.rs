@@ -13,7 +13,7 @@
 //! **To run more there**: every unit test of `sys`, every sealed test of `runtime` and every test of `network` runs in
 //! the guest anyway, so a new one there needs nothing. A test of `e2e` is named in `tests/guest/main.rs`. Another test
 //! program is named in `xtask/src/programs.rs`, which builds it, and gets a test of its own in `tests/guest/main.rs`. A
-//! kernel module more is named in [`initramfs`]. To look around, run
+//! kernel module more is named in `initramfs`. To look around, run
 //! `SAMPAN_GUEST_CONSOLE=1 cargo xtask test -- --test guest NAME --nocapture`: the kernel's messages are then shown as
 //! well.
 //!
