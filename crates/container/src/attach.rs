@@ -193,13 +193,17 @@ impl Attached {
     /// # Errors
     /// It has ended.
     pub async fn input(&self) -> Result<Option<Input>, ContainerError> {
+        let spec = self.container.record().spec;
+        if !spec.stdin && !spec.terminal {
+            return Ok(None);
+        }
         let id = self.container.id.clone();
         let fd = self.containers.blocking("writing to a container", move |inner| inner.input(&id)).await?;
         let Some(fd) = fd else { return Ok(None) };
         let end = Descriptor::writer(fd).map_err(failed("write to a container"))?;
         let source = Source::Container(self.containers.clone(), Arc::clone(&self.container));
         // a terminal is there for its size also where nobody was to type
-        let muted = !self.container.record().spec.stdin;
+        let muted = !spec.stdin;
         Ok(Some(Input { end, source, muted }))
     }
 
@@ -219,8 +223,7 @@ impl Attached {
             _ => Exit { exit_code: None, oom_killed: false },
         };
         if self.container.record().spec.remove_at_exit {
-            // gone already: as well
-            let _ = self.containers.wait(&self.container.id).await;
+            self.containers.remove_soon(&self.container);
         }
         exit
     }

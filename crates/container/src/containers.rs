@@ -23,13 +23,14 @@ use sampan_network::listening::{self, Listening};
 use sampan_runtime::cgroup::Group;
 use sampan_runtime::logs;
 use sampan_runtime::wire::Event;
-use sampan_store::{Durability, Records};
+use sampan_store::{Durability, Records, RecordsError};
 use tokio::sync::watch;
 
 use crate::attach::Streams;
 use crate::binds::IdMaps;
 use crate::confine::Filters;
 use crate::exec::Execs;
+use crate::going::Going;
 use crate::named::Named;
 use crate::pool::{Child, Pool};
 use crate::runtimes::Runtimes;
@@ -78,6 +79,8 @@ pub(crate) struct Inner {
     /// The daemon stops: nothing is started any more.
     pub(crate) stopping: AtomicBool,
     pub(crate) wires: Arc<Wires>,
+    /// Containers that are being removed, and that nobody is told of any more.
+    pub(crate) going: Going,
     /// Servers that wait ready.
     pub(crate) pool: Pool,
     /// Processes beside containers' first ones.
@@ -190,6 +193,7 @@ impl Containers {
                 filters: Filters::default(),
                 stopping,
                 wires,
+                going: Going::default(),
                 pool,
                 execs: Execs::default(),
                 metrics: Metrics::default(),
@@ -217,7 +221,7 @@ impl Containers {
 
     /// The records of all containers, by name.
     pub fn list(&self) -> Vec<ContainerRecord> {
-        let mut records: Vec<_> = self.inner.all().iter().map(|container| container.record()).collect();
+        let mut records: Vec<_> = self.inner.seen().iter().map(|container| container.record()).collect();
         records.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         records
     }
@@ -399,19 +403,26 @@ impl Inner {
         lock(&self.index).containers.values().cloned().collect()
     }
 
+    /// Those that anybody is told of.
+    pub(crate) fn seen(&self) -> Vec<Arc<Container>> {
+        let mut all = self.all();
+        all.retain(|container| !self.going.is(&container.id));
+        all
+    }
+
     pub(crate) fn get(&self, id: &ContainerId) -> Result<Arc<Container>, ContainerError> {
         let found = lock(&self.index).containers.get(id).cloned();
         found.ok_or_else(|| ContainerError::NotFound(id.short().to_owned()))
     }
 
     fn find(&self, text: &str) -> Result<Arc<Container>, ContainerError> {
-        find_among(self.all(), text)
+        find_among(self.seen(), text)
     }
 
     /// Removes a container that has ended, is to be removed then, and is only kept for its last readers: its name is asked
     /// for again. Others' is left to its time.
     pub(crate) fn make_way(&self, name: &ContainerName, asker: &Owner) {
-        let Ok(container) = self.find(name.as_str()) else { return };
+        let Ok(container) = find_among(self.all(), name.as_str()) else { return };
         let record = container.record();
         let is_over = record.spec.remove_at_exit && record.state.status == ContainerStatus::Exited;
         let is_asked_for = record.spec.name == *name && asker.may_touch(&record.spec.owner);
@@ -482,8 +493,11 @@ impl Container {
             self.is_removed.store(true, Ordering::SeqCst);
             record.clone()
         };
-        // the disk's answer is waited for by nobody who looks for a container
-        let deleted = inner.foundation.records.delete(&record.key());
+        // the disk's answer is waited for by nobody who looks for a container; and one that is to be removed at its end is
+        // removed again where a power cut brings its record back
+        let durability = if record.spec.remove_at_exit { Durability::RunState } else { Durability::Intent };
+        let deleted: Result<_, RecordsError> =
+            inner.foundation.records.transaction(durability, |transaction| transaction.delete(&record.key()));
         if deleted.is_err() {
             self.is_removed.store(false, Ordering::SeqCst);
         }

@@ -248,8 +248,9 @@ impl Inner {
         }
         container.change(self, |record| record.state.status = ContainerStatus::Removing);
         failpoint::reach("container_removing");
-        self.take_down(container);
-        self.forget(&container.id);
+        if self.take_down(container) {
+            self.forget(&container.id);
+        }
         failpoint::reach("container_down");
         self.remove_from_disk(&container.record())?;
         let directory = self.foundation.containers_dir.join(container.id.as_str());

@@ -31,6 +31,7 @@ pub mod failpoint;
 pub mod files;
 mod fsck;
 mod garbage;
+mod going;
 mod images;
 mod log;
 mod machine;

@@ -132,10 +132,10 @@ impl Inner {
     }
 
     /// Removes everything of a container outside its record, and its server with it where that is its own; goes on past
-    /// failures, which are logged.
-    pub(crate) fn take_down(&self, container: &Container) {
+    /// failures, which are logged. Whether it was there.
+    pub(crate) fn take_down(&self, container: &Container) -> bool {
         if container.is_down.swap(true, std::sync::atomic::Ordering::SeqCst) {
-            return;
+            return false;
         }
         self.foundation.edge.unpublish(&container.id);
         let record = container.record();
@@ -146,6 +146,7 @@ impl Inner {
         } else {
             self.take_server_down(&server);
         }
+        true
     }
 }
 

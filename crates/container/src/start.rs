@@ -115,6 +115,10 @@ impl Inner {
         user.join(user::groups(&record.spec.confinement.groups, &layers)?);
         laps.lap("image");
         let mounts = Mounts::open(&record)?;
+        if !record.spec.ports.is_empty() {
+            // those of a container whose end has just been told may be the same
+            self.going.wait_until_gone();
+        }
         let opened = self.open_ports(&record)?;
         if opened.ports != record.spec.ports {
             // a free one was chosen: it stays this one

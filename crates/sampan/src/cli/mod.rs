@@ -45,8 +45,6 @@ mod volume;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use args::{Cli, Command, DaemonCommand, Globals};
 use failure::Failure;
 
@@ -56,7 +54,7 @@ pub use failure::print_error;
 pub fn main() -> ExitCode {
     timing::begin();
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::parse_quickly() {
         Ok(cli) => cli,
         Err(error) => return mistakes::explain(&error, &words).report(),
     };

@@ -102,11 +102,6 @@ async fn foreground(
     let name = container.name.as_str();
     match end {
         End::Exited(exit) => {
-            if create.remove_at_exit {
-                // it is removed when it has been waited for; whether that succeeds is not this command's result
-                let _ = client.wait_container(container.id.as_str()).await;
-                timing.lap("until it is removed");
-            }
             timing.print(globals, &steps);
             if exit.oom_killed && !globals.quiet {
                 let memory = container.server.memory_bytes;

@@ -52,6 +52,38 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// Parses the command line. The words of all commands take a millisecond to put together, which those that people
+    /// measure in milliseconds do without; what is not well said is parsed once more, among all words, for its story.
+    pub fn parse_quickly() -> Result<Self, clap::Error> {
+        if std::env::args_os().nth(1).is_some_and(|word| word == "run" || word == "exec")
+            && let Ok(Quick { globals, command }) = Quick::try_parse()
+        {
+            let command = match command {
+                QuickCommand::Run(args) => Command::Run(args),
+                QuickCommand::Exec(args) => Command::Exec(args),
+            };
+            return Ok(Self { globals, command });
+        }
+        Self::try_parse()
+    }
+}
+
+#[derive(Parser)]
+#[command(name = "sampan", disable_help_subcommand = true)]
+struct Quick {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: QuickCommand,
+}
+
+#[derive(Subcommand)]
+enum QuickCommand {
+    Run(RunArgs),
+    Exec(ExecArgs),
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct Globals {
     /// Where everything of this Sampan is kept [env: SAMPAN_ROOT] [default: /var/lib/sampan]
