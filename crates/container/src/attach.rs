@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,6 +29,9 @@ use crate::{ContainerError, Containers};
 
 /// The most that are attached to one container at once.
 pub const MOST_ATTACHED: usize = 32;
+
+/// How long a container's end may be told after its output's.
+const END_IS_TOLD: Duration = Duration::from_millis(50);
 
 /// A terminal's size where nobody says one: what programs take for the usual.
 pub(crate) const SIZE: TerminalSize = TerminalSize { rows: 24, columns: 80 };
@@ -175,6 +179,9 @@ impl Attached {
                 Ok(None) => {}
                 Err(error) => tracing::warn!(id = %self.container.id, %error, "a container cannot be followed"),
             }
+            // that is an end of one or the other; the container's is told in a moment
+            let over = |state: &ContainerState| state.status != ContainerStatus::Running;
+            let _ = tokio::time::timeout(END_IS_TOLD, self.state.wait_for(over)).await;
             if !self.runs() {
                 return None;
             }

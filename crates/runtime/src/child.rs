@@ -14,7 +14,7 @@
 //!   what is hidden in them and what is read-only
 //! ── it may be parked here; the daemon has mounted the root and wired the network ──
 //!   host name
-//!   the root's place, those file systems into it, pivot
+//!   the root's place, those file systems into it, over the small root
 //!   what was asked to be mounted
 //!   session, keyring, terminal
 //!   capabilities, user            the last things that root may do for it

@@ -6,7 +6,7 @@
 //! leave     into a small root of its own    from here on no path leads to the host, and none of its disks is held on to
 //! assemble  /proc, /sys, /dev, with all that is mounted, hidden and write-protected in them
 //!   ── a child that is parked waits here, for as long as it takes; what follows is all that a start costs ──
-//! enter     the root file system, the three trees moved into it, and the small root let go of
+//! enter     the root file system, the three trees moved into it, over the small root
 //! ```
 //!
 //! The image's own files are in reach from `enter` on, and then three of its paths are walked: a symbolic link that an
@@ -111,6 +111,11 @@ impl FileSystems {
     }
 
     /// Makes `root` the root, with them in it.
+    ///
+    /// It comes to lie over the small root, as the root of a machine lies over its first one (switch_root(8)), and that
+    /// one stays below, empty: taking it off would wait for a grace period of the kernel's, a millisecond where others are
+    /// busy. It is the namespace's root all the same, for whoever enters that (`setns`) and for whoever asks whether this
+    /// process is confined to a part of it (user_namespaces(7), "chroot").
     pub fn enter(&self, root: BorrowedFd<'_>) -> Result<(), Failure> {
         mount::attach(root, stage::ROOT).step("attach the root file system")?;
         for (system, name) in [(&self.proc, c"proc"), (&self.sys, c"sys"), (&self.dev, c"dev")] {
@@ -118,7 +123,10 @@ impl FileSystems {
             let place = directory(root, name, step)?;
             mount::attach_to(system.as_fd(), place.as_fd()).step(&step())?;
         }
-        pivot(root)
+        mount::attach(root, c"/").step("move the root file system over the small root")?;
+        rustix::process::fchdir(root).step("enter the root file system")?;
+        rustix::process::chroot(c".").step("make it the root")?;
+        rustix::process::chdir(c"/").step("enter /")
     }
 }
 
@@ -130,7 +138,11 @@ pub(super) fn leave_host() -> Result<(), Failure> {
         rustix::fs::mkdirat(&root, name, Mode::from_raw_mode(0o755)).step("make the places of its file systems")?;
     }
     mount::attach(root.as_fd(), stage::ROOT).step("attach a root of its own")?;
-    pivot(root.as_fd())
+    rustix::process::fchdir(&root).step("enter a root of its own")?;
+    // "pivot_root(".", ".")", pivot_root(2): the old root comes to lie over the new one, and is taken off
+    rustix::process::pivot_root(c".", c".").step("pivot to a root of its own")?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH).step("let go of the host's mounts")?;
+    rustix::process::chdir(c"/").step("enter /")
 }
 
 const LINKS: [(&CStr, &CStr); 5] = [
@@ -265,15 +277,6 @@ fn set_parameter(proc: BorrowedFd<'_>, path: &str, value: &str) -> Result<(), Fa
     }
     let file = rustix::fs::openat(proc, format!("sys/{path}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
     rustix::io::write(file.step(&step())?, value.as_bytes()).step(&step()).map(drop)
-}
-
-/// Makes `root`, a mount that is attached, the root, and lets go of the tree that it is in.
-fn pivot(root: BorrowedFd<'_>) -> Result<(), Failure> {
-    rustix::process::fchdir(root).step("enter the root file system")?;
-    // "pivot_root(".", ".")", pivot_root(2): the old root comes to lie over the new one, and is taken off
-    rustix::process::pivot_root(c".", c".").step("pivot to the root file system")?;
-    rustix::mount::unmount(c".", UnmountFlags::DETACH).step("let go of the mounts above")?;
-    rustix::process::chdir(c"/").step("enter /")
 }
 
 /// Mounts on a directory, making it where it is missing.
