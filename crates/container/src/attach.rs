@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -29,9 +28,6 @@ use crate::{ContainerError, Containers};
 
 /// The most that are attached to one container at once.
 pub const MOST_ATTACHED: usize = 32;
-
-/// How long a container's end may be told after its output's.
-const END_IS_TOLD: Duration = Duration::from_millis(50);
 
 /// A terminal's size where nobody says one: what programs take for the usual.
 pub(crate) const SIZE: TerminalSize = TerminalSize { rows: 24, columns: 80 };
@@ -179,10 +175,7 @@ impl Attached {
                 Ok(None) => {}
                 Err(error) => tracing::warn!(id = %self.container.id, %error, "a container cannot be followed"),
             }
-            // that is an end of one or the other; the container's is told in a moment
-            let over = |state: &ContainerState| state.status != ContainerStatus::Running;
-            let _ = tokio::time::timeout(END_IS_TOLD, self.state.wait_for(over)).await;
-            if !self.runs() {
+            if self.output.is_over || !self.runs() {
                 return None;
             }
             let again = self.containers.follow_now(&self.container.id).await;
@@ -361,11 +354,13 @@ struct Frames {
     /// How much of that has been taken.
     taken: usize,
     piece: Vec<u8>,
+    /// That was all.
+    is_over: bool,
 }
 
 impl Frames {
     fn nothing() -> Self {
-        Self { pipe: None, buffer: Vec::new(), taken: 0, piece: Vec::new() }
+        Self { pipe: None, buffer: Vec::new(), taken: 0, piece: Vec::new(), is_over: false }
     }
 
     fn new(pipe: OwnedFd) -> Result<Self, ContainerError> {
@@ -377,6 +372,10 @@ impl Frames {
     async fn next(&mut self) -> io::Result<Option<(LogFrame, Vec<u8>)>> {
         loop {
             if let Some(frame) = self.take()? {
+                if frame.0 == LogFrame::END {
+                    (self.pipe, self.is_over) = (None, true);
+                    return Ok(None);
+                }
                 return Ok(Some(frame));
             }
             let Some(pipe) = &self.pipe else { return Ok(None) };

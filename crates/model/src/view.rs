@@ -737,6 +737,8 @@ impl LogFrame {
     pub const HEAD: usize = 16;
     /// The longest payload.
     pub const LONGEST: u32 = 65_536;
+    /// From the logger: that was all that was written. A stream of its frames that ends without it was cut short.
+    pub const END: Self = Self { stream: 3, length: 0, at_ns: 0 };
 
     /// The head's bytes.
     pub fn encode(self) -> [u8; Self::HEAD] {

@@ -249,7 +249,8 @@ impl<'dir> Logger<'dir> {
         self.next_number
     }
 
-    /// Write what is in the container's pipes now, unfinished lines too, and forget it. Followers get it too, in time.
+    /// Write what is in the container's pipes now, unfinished lines too, and forget it. Followers get it too, in time, and
+    /// the end's mark.
     fn end(&mut self, id: &ContainerId) {
         let Some(mut container) = self.numbers.remove(id).and_then(|number| self.containers.remove(&number)) else {
             return;
@@ -272,7 +273,8 @@ impl<'dir> Logger<'dir> {
         }
         writer.write(&mut self.batch);
         for key in &container.followers {
-            self.heed(*key, Reader::Ready);
+            let reader = self.followers.get_mut(key).map_or(Reader::Gone, Follower::end);
+            self.heed(*key, reader);
         }
     }
 

@@ -58,8 +58,9 @@ pub enum Request {
     Create(Box<CreateSpec>),
     /// Hand on what the container writes from now on: descriptor 0, the writing end of a pipe, gets
     /// [log frames](sampan_model::view::LogFrame) until the container has ended and all was written. A reader that is
-    /// slow slows the container down; one that is gone is forgotten. Answered [`Reply::Done`]. A pipe that ends before the container has
-    /// says that the logger was killed: asked again, the next one goes on, from then on.
+    /// slow slows the container down; one that is gone is forgotten. Answered [`Reply::Done`]. The last frame is
+    /// [`LogFrame::END`](sampan_model::view::LogFrame::END); a pipe that ends without it says that the logger was killed:
+    /// asked again, the next one goes on, from then on.
     Follow {
         /// The container.
         id: ContainerId,

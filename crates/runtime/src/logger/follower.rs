@@ -72,6 +72,12 @@ impl Follower {
         if self.is_behind() { Reader::Behind } else { Reader::Ready }
     }
 
+    /// Sends that there is no more, behind what waits.
+    pub fn end(&mut self) -> Reader {
+        self.unsent.extend_from_slice(&LogFrame::END.encode());
+        self.flush()
+    }
+
     /// Sends what waits, as far as it goes.
     pub fn flush(&mut self) -> Reader {
         while self.is_behind() {

@@ -82,6 +82,10 @@ fn followed(pipe: &OwnedFd) -> [Vec<u8>; 2] {
     };
     while let Some(head) = read(LogFrame::HEAD) {
         let frame = LogFrame::decode(head.try_into().unwrap()).unwrap();
+        if frame == LogFrame::END {
+            assert_eq!(read(1), None, "what comes after the end");
+            break;
+        }
         told[usize::from(frame.stream) - 1].extend(read(frame.length as usize).unwrap());
     }
     told

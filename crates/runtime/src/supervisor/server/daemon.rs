@@ -10,6 +10,7 @@ use sampan_sys::frame;
 use serde::Serialize;
 
 use super::{LAST_BYTES, Server};
+use crate::supervisor::container::Container;
 use crate::supervisor::note;
 use crate::supervisor::output::to_json;
 use crate::supervisor::peer::Peer;
@@ -204,7 +205,9 @@ impl Server {
     fn shut_down(&mut self, asked: Asked) -> Result<Answer, Failure> {
         // the last end may have happened and not been noted yet
         self.reap();
-        let running = self.containers.values().filter(|container| !matches!(container.phase, Phase::Exited(_))).count();
+        // one that was killed and forgotten ends by itself: it may be another's to reap
+        let runs = |container: &&Container| !container.forgotten && !matches!(container.phase, Phase::Exited(_));
+        let running = self.containers.values().filter(runs).count();
         if running > 0 {
             return Err(Failure::because("end", format!("{running} containers have not ended")));
         }

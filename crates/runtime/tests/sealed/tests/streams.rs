@@ -55,6 +55,9 @@ fn next_frame(pipe: &mut File) -> Option<(u8, Vec<u8>)> {
     let mut head = [0; LogFrame::HEAD];
     pipe.read_exact(&mut head).ok()?;
     let frame = LogFrame::decode(head).expect("a frame");
+    if frame == LogFrame::END {
+        return None;
+    }
     assert!(frame.at_ns > 1_000_000_000_000_000_000, "{frame:?}");
     let mut payload = vec![0; frame.length as usize];
     pipe.read_exact(&mut payload).ok()?;
