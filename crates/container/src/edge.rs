@@ -20,6 +20,10 @@ use crate::Supervisor;
 /// For how long an address that was closed is remembered.
 const CLOSED_LATELY: Duration = Duration::from_secs(5);
 
+/// Servers come and go many times a second, and the table names every one: of their changes there is one table in so long.
+/// What is asked of a server's name service meanwhile waits in its sockets. Routes and ports wait for nobody.
+const TOGETHER: Duration = Duration::from_millis(50);
+
 /// Descriptors that fit one message.
 const SOCKETS_A_MESSAGE: usize = 200;
 
@@ -39,6 +43,8 @@ struct State {
     table: EdgeTable,
     sockets: Vec<(String, OwnedFd)>,
     published: u64,
+    /// Whether there is more in it than servers that came or went.
+    is_urgent: bool,
     open: bool,
     /// Addresses of ports that were published until a moment ago.
     closed: Vec<(SocketAddr, Instant)>,
@@ -87,6 +93,7 @@ impl EdgeTables {
             table,
             sockets: Vec::new(),
             published: revision,
+            is_urgent: true,
             open: false,
             closed: Vec::new(),
             promised: Promised::new(),
@@ -124,7 +131,7 @@ impl EdgeTables {
     /// Adds a server's name service sockets; none where the supervisor holds them already.
     pub fn add_server(&self, id: &ContainerId, sockets: Option<(OwnedFd, OwnedFd)>) {
         let [udp, tcp] = dns_keys(id);
-        self.change(|state| {
+        self.change_in_time(|state| {
             state.table.dns.push(DnsSocket { key: udp.clone(), tcp: false });
             state.table.dns.push(DnsSocket { key: tcp.clone(), tcp: true });
             if let Some((udp_socket, tcp_socket)) = sockets {
@@ -137,7 +144,7 @@ impl EdgeTables {
     /// Takes a server's name service sockets away.
     pub fn remove_server(&self, id: &ContainerId) {
         let keys = dns_keys(id);
-        self.change(|state| {
+        self.change_in_time(|state| {
             state.table.dns.retain(|socket| !keys.contains(&socket.key));
             state.sockets.retain(|(key, _)| !keys.contains(key));
         });
@@ -203,6 +210,14 @@ impl EdgeTables {
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) -> u64 {
+        self.change_in_time(|state| {
+            change(state);
+            state.is_urgent = true;
+        })
+    }
+
+    /// What may wait for more of its kind.
+    fn change_in_time(&self, change: impl FnOnce(&mut State)) -> u64 {
         let mut state = self.shared.lock();
         change(&mut state);
         state.table.revision += 1;
@@ -224,11 +239,17 @@ impl Shared {
 
 /// Publishes every change until the supervisor is gone; the daemon then starts anew.
 fn publish(shared: &Shared, supervisor: &Supervisor) {
+    let mut last = Instant::now();
     loop {
         let mut state = shared.lock();
         while !state.open || state.published == state.table.revision {
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        while let Some(left) = TOGETHER.checked_sub(last.elapsed()).filter(|_| !state.is_urgent) {
+            state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        last = Instant::now();
+        state.is_urgent = false;
         let sockets = std::mem::take(&mut state.sockets);
         let table = state.table.clone();
         state.published = table.revision;
@@ -242,7 +263,9 @@ fn publish(shared: &Shared, supervisor: &Supervisor) {
                     return;
                 }
                 // with the next change, and all that was to be handed over
-                shared.lock().sockets.splice(0..0, sockets);
+                let mut state = shared.lock();
+                state.sockets.splice(0..0, sockets);
+                state.is_urgent = true;
             }
         }
     }
