@@ -122,8 +122,8 @@ fn hint(error: &clap::Error, words: &[String]) -> Option<String> {
                 None => lookup(COMMANDS, &wrong).map(str::to_owned),
             }
         }
-        // a near word of ours is likelier meant than one of Docker's
-        ErrorKind::UnknownArgument if error.get(ContextKind::SuggestedArg).is_none() => {
+        // who writes one of Docker's to the letter means it, however near one of ours is
+        ErrorKind::UnknownArgument => {
             let name = wrong.split('=').next().unwrap_or(&wrong);
             OPTIONS.iter().find(|(option, _)| *option == name).map(|(_, answer)| (*answer).to_owned())
         }

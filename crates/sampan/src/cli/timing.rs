@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(
             render(&own, &[step("image", 120)]),
             "\
-sampan run              ms
+sampan run             ms
   command line       0.64
   until it runs      3.10
   in all             3.74
