@@ -23,6 +23,7 @@ pub(crate) const CODES: &[Code] = &[
     code("bad_disk", 400, "what a container writes cannot be bounded"),
     code("no_quota", 400, "what a container writes cannot be bounded by a quota here"),
     code("bad_mount", 400, "what is to be mounted cannot be"),
+    code("no_runtime", 400, "there is no such OCI runtime here, or it is not for this caller"),
     code("cannot_copy", 400, "files cannot be copied"),
     code("cannot_listen", 400, "a port cannot be listened on at that address"),
     code("digest_mismatch", 400, "the bytes that came are not those of the digest"),

@@ -60,7 +60,7 @@ impl Cli {
             && let Ok(Quick { globals, command }) = Quick::try_parse()
         {
             let command = match command {
-                QuickCommand::Run(args) => Command::Run(args),
+                QuickCommand::Run(args) => Command::Run(*args),
                 QuickCommand::Exec(args) => Command::Exec(args),
             };
             return Ok(Self { globals, command });
@@ -80,7 +80,7 @@ struct Quick {
 
 #[derive(Subcommand)]
 enum QuickCommand {
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     Exec(ExecArgs),
 }
 
