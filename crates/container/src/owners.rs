@@ -11,7 +11,7 @@ impl Containers {
     /// # Errors
     /// The text means none of them, or several.
     pub fn find_of(&self, owner: &Owner, text: &str) -> Result<ContainerRecord, ContainerError> {
-        let mut all = self.inner.all();
+        let mut all = self.inner.seen();
         all.retain(|container| owner.may_touch(&container.record().spec.owner));
         find_among(all, text).map(|container| container.record())
     }

@@ -111,7 +111,7 @@ impl Inner {
         // who only says the name of another's volume has nothing of it
         let mut users: Vec<String> =
             services.filter(|(_, owner)| owner.may_touch(whose)).map(|(name, _)| name.clone()).collect();
-        for container in self.all() {
+        for container in self.seen() {
             let spec = container.record().spec;
             if spec.owner.may_touch(whose) && volumes_of(&spec.mounts).any(|volume| volume == name) {
                 users.push(spec.service.map_or_else(|| spec.name.to_string(), |service| service.name.to_string()));
