@@ -163,7 +163,7 @@ impl Core {
                 self.services.collect_garbage().await;
                 Ok(Outcome::Done)
             }
-            Action::ReadLog(name, range) => self.read_log(caller, &name, range),
+            Action::ReadLog(name, range) => self.read_log(caller, &name, range).await,
             Action::Inspect(name) => self.inspect(caller, &name).await,
             Action::FollowRecords(from) => self.follow_records(caller, from),
         }
@@ -228,7 +228,7 @@ impl Core {
         Ok(Outcome::Container(Box::new(record.view(None))))
     }
 
-    fn read_log(&self, caller: &Caller, name: &str, range: LogRange) -> Result<Outcome, ApiError> {
+    async fn read_log(&self, caller: &Caller, name: &str, range: LogRange) -> Result<Outcome, ApiError> {
         // of a service: its first replica's
         let owner = caller.owner();
         let record = self.containers.find_of(&owner, name).or_else(|error| {
@@ -238,7 +238,7 @@ impl Core {
                 .filter(|record| record.spec.service.as_ref().is_some_and(|service| service.name.as_str() == name));
             replicas.next().ok_or(error)
         })?;
-        Ok(Outcome::Log(self.containers.read_log(&record.id, range)?))
+        Ok(Outcome::Log(self.containers.read_log(&record.id, range).await?))
     }
 
     async fn inspect(&self, caller: &Caller, name: &str) -> Result<Outcome, ApiError> {

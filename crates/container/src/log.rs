@@ -89,12 +89,15 @@ impl Containers {
     ///
     /// # Errors
     /// There is no such container, or its log cannot be read.
-    pub fn read_log(
+    pub async fn read_log(
         &self,
         id: &ContainerId,
         range: LogRange,
     ) -> Result<mpsc::Receiver<(LogFrame, Vec<u8>)>, ContainerError> {
         let container = self.inner.get(id)?;
+        if !range.follow {
+            container.last_words().await;
+        }
         let seat = self.inner.readers.seat(container.record().spec.owner.uid)?;
         let failed = |source| ContainerError::Io { what: format!("read the log of {}", id.short()), source };
         let directory = &self.inner.foundation.logs_dir;
