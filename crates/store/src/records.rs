@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -50,6 +50,14 @@ struct Inner {
     reader: Mutex<Connection>,
     writer: Mutex<Writer>,
     newest: tokio::sync::watch::Sender<u64>,
+    recent: Mutex<Recent>,
+}
+
+/// The last changes, without gaps: who watches is rarely further behind.
+#[derive(Debug, Default)]
+struct Recent {
+    changes: VecDeque<Change>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -101,6 +109,7 @@ impl Records {
             writer: Mutex::new(writer),
             reader: Mutex::new(reader),
             newest: tokio::sync::watch::Sender::new(revision),
+            recent: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -171,19 +180,21 @@ impl Records {
         let mut writer = lock(&self.inner.writer);
         let writer = &mut *writer;
         writer.sync_as(durability).map_err(error)?;
-        let sqlite = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error)?;
-        let mut transaction = Transaction { sqlite, path, revision: writer.revision, bytes: 0 };
+        let begun = Begun::new(&writer.connection).map_err(error)?;
+        let changes = Vec::new();
+        let mut transaction = Transaction { sqlite: begun.0, path, revision: writer.revision, bytes: 0, changes };
         let result = body(&mut transaction)?; // dropped on an error: rolled back
-        let Transaction { sqlite, revision, bytes, .. } = transaction;
+        let Transaction { revision, bytes, changes, .. } = transaction;
         let uncompacted = (writer.uncompacted.0 + revision - writer.revision, writer.uncompacted.1 + bytes);
         let compacts = uncompacted.0 >= COMPACT_EVERY.0 || uncompacted.1 >= COMPACT_EVERY.1;
         if compacts {
-            compact(&sqlite).map_err(error)?;
+            compact(begun.0).map_err(error)?;
         }
-        sqlite.commit().map_err(error)?;
+        begun.commit().map_err(error)?;
         writer.uncompacted = if compacts { (0, 0) } else { uncompacted };
         if revision != writer.revision {
             writer.revision = revision;
+            lock(&self.inner.recent).add(changes);
             self.inner.newest.send_replace(revision);
         }
         Ok(result)
@@ -200,10 +211,68 @@ impl Records {
 
 /// Reads and writes that happen as one; see [`Records::transaction`].
 pub struct Transaction<'a> {
-    sqlite: rusqlite::Transaction<'a>,
+    sqlite: &'a Connection,
     path: &'a Path,
     revision: u64,
     bytes: u64,
+    changes: Vec<Change>,
+}
+
+/// A transaction that has begun, rolled back where it is dropped. (rusqlite's has its words parsed each time.)
+struct Begun<'a>(&'a Connection);
+
+impl<'a> Begun<'a> {
+    fn new(connection: &'a Connection) -> rusqlite::Result<Self> {
+        say(connection, "BEGIN IMMEDIATE")?;
+        Ok(Self(connection))
+    }
+
+    fn commit(self) -> rusqlite::Result<()> {
+        // one that failed leaves the transaction open, and the drop ends it
+        say(self.0, "COMMIT")
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit() {
+            // the next one to begin would say it again
+            let _ = say(self.0, "ROLLBACK");
+        }
+    }
+}
+
+fn say(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+impl Recent {
+    /// How many changes, and how many bytes of them, but one.
+    const MOST: (usize, usize) = (256, 1 << 20);
+
+    fn add(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            self.bytes += Self::bytes(&change);
+            self.changes.push_back(change);
+        }
+        while self.changes.len() > 1 && (self.changes.len() > Self::MOST.0 || self.bytes > Self::MOST.1) {
+            self.bytes -= self.changes.pop_front().as_ref().map_or(0, Self::bytes);
+        }
+    }
+
+    fn bytes(change: &Change) -> usize {
+        change.json.as_ref().map_or(0, |json| json.len())
+    }
+
+    /// Up to `limit` changes after a revision, where all of them are here.
+    fn after(&self, from: u64, limit: usize) -> Option<VecDeque<Change>> {
+        let (first, last) = (self.changes.front()?.revision, self.changes.back()?.revision);
+        if !(first - 1..=last).contains(&from) {
+            return None;
+        }
+        let skipped = usize::try_from(from + 1 - first).ok()?;
+        Some(self.changes.iter().skip(skipped).take(limit).cloned().collect())
+    }
 }
 
 impl Transaction<'_> {
@@ -212,7 +281,7 @@ impl Transaction<'_> {
     /// # Errors
     /// As there.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Record<T>>, RecordsError> {
-        get(&self.sqlite, self.path, key)
+        get(self.sqlite, self.path, key)
     }
 
     /// As [`Records::list`].
@@ -220,7 +289,7 @@ impl Transaction<'_> {
     /// # Errors
     /// As there.
     pub fn list<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<(String, Record<T>)>, RecordsError> {
-        list(&self.sqlite, self.path, prefix)
+        list(self.sqlite, self.path, prefix)
     }
 
     /// As [`Records::put`].
@@ -236,11 +305,12 @@ impl Transaction<'_> {
         if json.len() > LARGEST_VALUE {
             return Err(RecordsError::TooLarge { key: key.to_owned(), size: json.len() });
         }
+        let json: Arc<str> = json.into();
         let revision = self.log(key, Some(&json))?;
         self.execute(
             "INSERT INTO records (key, revision, value) VALUES (?1, ?2, ?3)
              ON CONFLICT (key) DO UPDATE SET revision = ?2, value = ?3",
-            params![key, revision, json],
+            params![key, revision, &*json],
         )?;
         Ok(revision)
     }
@@ -274,11 +344,12 @@ impl Transaction<'_> {
         }
     }
 
-    fn log(&mut self, key: &str, json: Option<&str>) -> Result<u64, RecordsError> {
+    fn log(&mut self, key: &str, json: Option<&Arc<str>>) -> Result<u64, RecordsError> {
         self.revision += 1;
-        self.bytes += json.map_or(0, str::len) as u64;
+        self.bytes += json.map_or(0, |json| json.len()) as u64;
         let sql = "INSERT INTO changes (revision, key, value) VALUES (?1, ?2, ?3)";
-        self.execute(sql, params![self.revision, key, json])?;
+        self.execute(sql, params![self.revision, key, json.map(|json| &**json)])?;
+        self.changes.push(Change { revision: self.revision, key: key.into(), json: json.cloned() });
         Ok(self.revision)
     }
 
@@ -308,6 +379,9 @@ impl Writer {
 impl Inner {
     /// Up to `limit` changes after a revision, and whether the log reaches back to it, as of one moment.
     fn changes_after(&self, from: u64, limit: u32) -> Result<VecDeque<Change>, WatchError> {
+        if let Some(changes) = lock(&self.recent).after(from, limit as usize) {
+            return Ok(changes);
+        }
         let error = |source| RecordsError::from_sqlite("read", &self.path, source);
         let mut reader = lock(&self.reader);
         let snapshot = reader.transaction().map_err(error)?;
@@ -326,8 +400,7 @@ impl Inner {
         let mut changes = VecDeque::new();
         for row in rows {
             let (revision, key, json): (u64, String, Option<String>) = row.map_err(error)?;
-            let value = json.map(|json| parse(&key, &json)).transpose()?;
-            changes.push_back(Change { revision, key, value });
+            changes.push_back(Change { revision, key: key.into(), json: json.map(Into::into) });
         }
         Ok(changes)
     }

@@ -100,7 +100,7 @@ async fn a_watch_sees_each_change_once_in_order() {
     records.put(KEY, &1, Durability::Intent).unwrap();
     let mut watch = records.watch(0).unwrap();
     let mut late = records.watch(1).unwrap();
-    assert_eq!(watch.next().await.unwrap(), Change { revision: 1, key: KEY.into(), value: Some(json!(1)) });
+    assert_eq!(watch.next().await.unwrap(), Change { revision: 1, key: KEY.into(), json: Some("1".into()) });
     assert_eq!(watch.try_next().unwrap(), None);
     let waiting = tokio::spawn(async move { (late.next().await.unwrap(), late.next().await.unwrap()) });
     // polled and dropped: nothing is lost
@@ -234,16 +234,22 @@ proptest! {
                 None => drop(records.delete(&key).unwrap()),
             }
         }
-        let (revision, mut state) = at;
-        let mut watch = records.watch(revision).unwrap();
-        while let Some(change) = watch.try_next().unwrap() {
-            match change.value {
-                Some(value) => state.insert(change.key, value),
-                None => state.remove(&change.key),
-            };
+        let (revision, before) = at;
+        for is_in_memory in [true, false] {
+            if !is_in_memory {
+                *lock(&records.inner.recent) = Recent::default();
+            }
+            let mut state = before.clone();
+            let mut watch = records.watch(revision).unwrap();
+            while let Some(change) = watch.try_next().unwrap() {
+                match change.value().unwrap() {
+                    Some(value) => state.insert(change.key.to_string(), value),
+                    None => state.remove(&*change.key),
+                };
+            }
+            prop_assert_eq!(state, snapshot(&records));
+            prop_assert_eq!(watch.revision(), records.revision());
         }
-        prop_assert_eq!(state, snapshot(&records));
-        prop_assert_eq!(watch.revision(), records.revision());
     }
 }
 
@@ -261,4 +267,25 @@ fn a_watch_reads_no_more_the_longer_the_log_is() {
         plan.iter().any(|step| step == "SEARCH changes") && !plan.iter().any(|step| step == "SCAN changes"),
         "{plan:?}"
     );
+}
+
+#[test]
+fn the_last_changes_are_in_memory_within_bounds() {
+    let change =
+        |revision: u64, bytes: usize| Change { revision, key: KEY.into(), json: Some("x".repeat(bytes).into()) };
+    let mut recent = Recent::default();
+    assert_eq!(recent.after(0, 64), None);
+    recent.add((11..=14).map(|revision| change(revision, 1)).collect());
+    let revisions = |recent: &Recent, from, limit| {
+        let changes = recent.after(from, limit)?;
+        Some(changes.into_iter().map(|change| change.revision).collect::<Vec<_>>())
+    };
+    assert_eq!(revisions(&recent, 10, 3), Some(vec![11, 12, 13]));
+    assert_eq!(revisions(&recent, 14, 3), Some(vec![]));
+    assert_eq!((revisions(&recent, 9, 3), revisions(&recent, 15, 3)), (None, None));
+    recent.add((15..1000).map(|revision| change(revision, 1)).collect());
+    assert_eq!((recent.changes.len(), recent.bytes), (Recent::MOST.0, Recent::MOST.0));
+    recent.add(vec![change(1000, Recent::MOST.1 + 1)]);
+    assert_eq!(revisions(&recent, 999, 3), Some(vec![1000]));
+    assert_eq!(revisions(&recent, 998, 3), None);
 }

@@ -1,13 +1,14 @@
 //! Following the changes from a revision on.
 //!
-//! A watch holds no queue: it remembers the revision it has come to and reads on from the changes log when it is asked.
+//! A watch holds no queue: it remembers the revision it has come to and reads on from the changes log when it is asked,
+//! or from the last few changes, which are in memory, where it has come as far as that.
 //! A slow watcher therefore costs nothing, and a watcher that has gone away can go on where it was, in another process
 //! too. One that falls behind the log is told so, and has to list again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::{Inner, RecordsError};
 
@@ -15,14 +16,24 @@ use super::{Inner, RecordsError};
 const BATCH: u32 = 64;
 
 /// One change of one record.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The records' revision with this change.
     pub revision: u64,
     /// The record's key.
-    pub key: String,
+    pub key: Arc<str>,
+    /// Its new value, in JSON; `None` where it was deleted.
+    pub json: Option<Arc<str>>,
+}
+
+impl Change {
     /// Its new value; `None` where it was deleted.
-    pub value: Option<Value>,
+    ///
+    /// # Errors
+    /// [`RecordsError::Value`] where it is not a `T`.
+    pub fn value<T: DeserializeOwned>(&self) -> Result<Option<T>, RecordsError> {
+        self.json.as_deref().map(|json| super::parse(&self.key, json)).transpose()
+    }
 }
 
 /// A revision that the changes log no longer reaches back to, or that has not been yet. List, and watch from the
