@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType};
 use sampan_model::Instance;
 use sampan_model::instance::{Block, SERVERS};
 use sampan_sys::net::ethtool::has_carrier;
@@ -150,6 +152,13 @@ impl Network {
     pub fn detach(&self, index: u32) -> Result<(), NetworkError> {
         let removal = delete_link(&self.instance.server_interface(index));
         unless(Errno::NODEV, self.remove(removal)).map_err(|source| NetworkError::Unwire { index, source })
+    }
+
+    /// Whether server `index` is wired. Waits for nothing.
+    pub fn is_attached(&self, index: u32) -> bool {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None);
+        // a process without a descriptor to spare finds out later
+        socket.map_or(true, |socket| name_to_index(socket, &self.instance.server_interface(index)).is_ok())
     }
 
     /// The servers that are wired, by index.
