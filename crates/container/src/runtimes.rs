@@ -165,7 +165,7 @@ impl Inner {
     ) -> Result<Option<Box<External>>, ContainerError> {
         let Some(runtime) = &record.spec.runtime else { return Ok(None) };
         let program = self.foundation.runtimes.program(runtime)?;
-        let group = self.server_group(server)?.container(record.id.short())?;
+        let group = self.group_of(&record.id, server)?;
         if let Mounts::V1 { .. } = group.mounts() {
             // runtimes allow it, of which no container has a node (runc's `AllowedDevices`), and the cgroups above, where
             // it is denied, would refuse them

@@ -57,18 +57,23 @@ impl Inner {
 
     /// A container's cgroup, there or not.
     pub(crate) fn container_group(&self, record: &ContainerRecord) -> Result<ContainerGroup, CgroupError> {
-        self.server_group(&Server::of(record))?.container(record.id.short())
+        self.group_of(&record.id, &Server::of(record))
     }
 
-    /// Makes a container's cgroup, and that of its server where it has one of its own.
+    /// The same by its id and its server.
+    pub(crate) fn group_of(&self, id: &ContainerId, server: &Server) -> Result<ContainerGroup, CgroupError> {
+        let group = self.server_group(server)?;
+        if server.shared { group.container(id.short()) } else { Ok(group.alone()) }
+    }
+
+    /// Makes a container's cgroup; where its server is its own, that is the server's.
     pub(crate) fn make_group(&self, id: &ContainerId, server: &Server) -> Result<ContainerGroup, CgroupError> {
         let limits = limits(&server.size);
-        let group = if server.shared {
-            self.server_group(server)?
+        if server.shared {
+            self.server_group(server)?.create_container(id.short(), &limits)
         } else {
-            self.foundation.cgroups.create_server(server.id.short(), &limits)?
-        };
-        group.create_container(id.short(), &limits)
+            self.foundation.cgroups.create_alone(server.id.short(), &limits)
+        }
     }
 
     /// Wires a server's network namespace; the sockets of its name service. They are told to the edge when what runs on
@@ -151,6 +156,10 @@ impl Inner {
 }
 
 fn remove_group(group: &sampan_runtime::cgroup::Tree, name: &str) {
+    // as a rule all in it ended with its first process
+    if group.remove_empty() {
+        return;
+    }
     if let Err(error) = group.kill() {
         tracing::warn!(name, %error, "what is in a cgroup could not be ended");
     }

@@ -29,9 +29,8 @@ fn filled(sampan: &Sampan) -> BTreeSet<String> {
 fn waiting(sampan: &Sampan, id: &str) -> Pid {
     let name = Instance::of_root(sampan.root()).cgroup_name();
     let short = &id[..12];
-    let of = |hierarchy: &str| {
-        PathBuf::from("/sys/fs/cgroup").join(hierarchy).join(&name).join(format!("server-{short}/container-{short}"))
-    };
+    let of =
+        |hierarchy: &str| PathBuf::from("/sys/fs/cgroup").join(hierarchy).join(&name).join(format!("server-{short}"));
     let procs = ["pids", ""].map(|hierarchy| fs::read_to_string(of(hierarchy).join("cgroup.procs")));
     let pid = procs.into_iter().find_map(Result::ok).expect("its cgroup");
     pid.trim().parse().ok().and_then(Pid::from_raw).expect("one process")

@@ -12,6 +12,16 @@ use super::{CgroupError, DeviceRule, Mounts};
 pub struct ContainerGroup {
     mounts: Mounts,
     tree: Tree,
+    above: Above,
+}
+
+/// What the cgroup above is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Above {
+    /// The server's.
+    Server,
+    /// The instance's: it is alone on its server, whose cgroup it has.
+    Instance,
 }
 
 impl Deref for ContainerGroup {
@@ -22,8 +32,8 @@ impl Deref for ContainerGroup {
 }
 
 impl ContainerGroup {
-    pub(super) fn new(mounts: Mounts, tree: Tree) -> Self {
-        Self { mounts, tree }
+    pub(super) fn new(mounts: Mounts, tree: Tree, above: Above) -> Self {
+        Self { mounts, tree, above }
     }
 
     /// The files to write `0` into to join it, one a hierarchy. On version 1 they move the writing thread alone: the
@@ -41,8 +51,11 @@ impl ContainerGroup {
     pub fn set_devices(&self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
         let set = Set::of(rules)?;
         if let Some(place) = self.home("devices") {
-            let server = place.directory.parent();
-            let above = [server.and_then(Path::parent), server];
+            let parent = place.directory.parent();
+            let above = match self.above {
+                Above::Instance => [None, parent],
+                Above::Server => [parent.and_then(Path::parent), parent],
+            };
             above.into_iter().flatten().try_for_each(|directory| devices::widen_v1(directory, &set))?;
         }
         self.tree.set_devices(&set)

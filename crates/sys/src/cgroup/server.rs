@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::container::ContainerGroup;
+use super::container::{Above, ContainerGroup};
 use super::devices::DefaultDevices;
 use super::group::hand_down;
 use super::tree::{Place, Tree};
@@ -33,7 +33,8 @@ impl ServerGroup {
         Self { mounts, tree: Tree { places }, devices }
     }
 
-    pub(super) fn make(&self, limits: &Limits) -> Result<(), CgroupError> {
+    /// With `hands_down` there are to be containers' cgroups in it.
+    pub(super) fn make(&self, limits: &Limits, hands_down: bool) -> Result<(), CgroupError> {
         make_all(&self.places, |place| {
             if !file::make(&place.directory)? {
                 // left by one that ended badly; its counters must not become ours
@@ -42,13 +43,19 @@ impl ServerGroup {
                 }
                 file::make(&place.directory)?;
             }
-            if place.hierarchy.is_unified() {
+            if place.hierarchy.is_unified() && hands_down {
                 hand_down(&place.hierarchy, &place.directory)?;
             } else {
                 self.devices.set(place)?;
             }
             place.limit(limits)
         })
+    }
+
+    /// The cgroup of the only container of a server that was made for it alone
+    /// ([`Group::create_alone`](super::Group::create_alone)): the server's own.
+    pub fn alone(&self) -> ContainerGroup {
+        ContainerGroup::new(self.mounts.clone(), self.tree.clone(), Above::Instance)
     }
 
     /// Make the cgroup of a container on this server. The limits are the server's: programs find them when they ask how
@@ -77,7 +84,7 @@ impl ServerGroup {
     /// When the name is no good.
     pub fn container(&self, name: &str) -> Result<ContainerGroup, CgroupError> {
         check_name(name)?;
-        Ok(ContainerGroup::new(self.mounts.clone(), self.below(&format!("{CONTAINER}{name}"))))
+        Ok(ContainerGroup::new(self.mounts.clone(), self.below(&format!("{CONTAINER}{name}")), Above::Server))
     }
 
     /// The names of the containers on it, whole or in part.

@@ -177,6 +177,16 @@ impl Tree {
         remove::trees(self.directories(), Instant::now() + remove::WAIT)
     }
 
+    /// Remove it where nothing is in it, neither a process nor a cgroup: what is so at most ends, in one system call a
+    /// hierarchy. Whether it is gone; where it is not, part of it may be.
+    pub fn remove_empty(&self) -> bool {
+        let is_gone = |place: &Place| match rustix::fs::rmdir(&place.directory) {
+            Ok(()) | Err(Errno::NOENT) => true,
+            Err(_) => false,
+        };
+        self.places.iter().all(is_gone)
+    }
+
     pub(super) fn directories(&self) -> impl Iterator<Item = PathBuf> {
         self.places.iter().map(|place| place.directory.clone())
     }
