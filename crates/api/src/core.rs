@@ -294,9 +294,11 @@ impl Core {
                     change = watch.next() => change,
                     () = changes.closed() => return,
                 };
-                let change = change
-                    .map(|change| Change { revision: change.revision, key: change.key, value: change.value })
-                    .map_err(too_old);
+                let view = |change: sampan_store::Change| {
+                    let value = change.value()?;
+                    Ok(Change { revision: change.revision, key: change.key.to_string(), value })
+                };
+                let change = change.and_then(view).map_err(too_old);
                 if change.as_ref().is_ok_and(|change| !sieve.passes(change)) {
                     continue;
                 }

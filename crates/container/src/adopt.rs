@@ -58,6 +58,9 @@ impl Containers {
 
 impl Inner {
     fn adopt(&self, welcome: &Welcome) -> Result<Vec<ContainerId>, ContainerError> {
+        self.roots
+            .prepare()
+            .map_err(|source| ContainerError::Io { what: "prepare root file systems".into(), source })?;
         self.adopt_servers(welcome)?;
         let mut held: HashMap<&ContainerId, &Held> = welcome.containers.iter().map(|held| (&held.id, held)).collect();
         let mut to_resume = Vec::new();

@@ -33,10 +33,14 @@ use crate::exec::Execs;
 use crate::going::Going;
 use crate::named::Named;
 use crate::pool::{Child, Pool};
+use crate::roots::{Roots, Spare};
 use crate::runtimes::Runtimes;
 use crate::timing::{Metrics, Timing};
 use crate::wires::Wires;
 use crate::{ContainerError, ContainerRecord, EdgeTables, Images, Machine, Supervisor, Volumes};
+
+/// How long one who reads a log waits for what a container that has ended said last.
+const LOGGED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What containers stand on.
 pub struct Foundation {
@@ -58,6 +62,8 @@ pub struct Foundation {
     pub machine: Machine,
     /// `$SAMPAN_ROOT/containers`.
     pub containers_dir: PathBuf,
+    /// `$SAMPAN_ROOT/roots`.
+    pub roots_dir: PathBuf,
     /// `$SAMPAN_ROOT/logs`.
     pub logs_dir: PathBuf,
     /// How many servers are to wait ready.
@@ -78,6 +84,8 @@ pub(crate) struct Inner {
     pub(crate) filters: Filters,
     /// The daemon stops: nothing is started any more.
     pub(crate) stopping: AtomicBool,
+    /// Root file systems.
+    pub(crate) roots: Roots,
     pub(crate) wires: Arc<Wires>,
     /// Containers that are being removed, and that nobody is told of any more.
     pub(crate) going: Going,
@@ -146,6 +154,8 @@ pub(crate) struct Container {
     pub(crate) timing: Timing,
     /// The server and the child that were waiting for it, until it is started.
     pub(crate) child: Mutex<Option<Child>>,
+    /// Its root file system, where that may serve again.
+    pub(crate) root: Mutex<Option<Spare>>,
 }
 
 impl Container {
@@ -164,6 +174,7 @@ impl Container {
             streams: Streams::default(),
             timing: Timing::default(),
             child: Mutex::default(),
+            root: Mutex::default(),
         }
     }
 
@@ -174,6 +185,15 @@ impl Container {
     /// Its state as it changes.
     pub(crate) fn state(&self) -> watch::Receiver<ContainerState> {
         self.state.subscribe()
+    }
+
+    /// Waits until what a container that has ended said last is in its log: the end is told before. It is worth the wait
+    /// for the logger, but not a long one.
+    pub(crate) async fn last_words(&self) {
+        let mut logged = self.logged.subscribe();
+        if self.state.borrow().status == ContainerStatus::Exited {
+            let _ = tokio::time::timeout(LOGGED_WITHIN, logged.wait_for(|logged| *logged)).await;
+        }
     }
 }
 
@@ -186,12 +206,14 @@ impl Containers {
     pub fn new(foundation: Foundation) -> Self {
         let wires = Arc::new(Wires::new(Arc::clone(&foundation.network)));
         let stopping = AtomicBool::new(false);
+        let roots = Roots::new(foundation.roots_dir.clone());
         let pool = Pool::new(foundation.pool_size);
         Self {
             inner: Arc::new(Inner {
                 foundation,
                 filters: Filters::default(),
                 stopping,
+                roots,
                 wires,
                 going: Going::default(),
                 pool,
@@ -277,11 +299,7 @@ impl Containers {
     /// The last lines of a container's output.
     pub async fn log_tail(&self, id: &ContainerId, lines: usize) -> Vec<String> {
         let Ok(container) = self.inner.get(id) else { return Vec::new() };
-        // what the app said last is worth the wait for the logger, but not a long one
-        let mut logged = container.logged.subscribe();
-        if container.state.borrow().status == ContainerStatus::Exited {
-            let _ = tokio::time::timeout(Duration::from_secs(2), logged.wait_for(|logged| *logged)).await;
-        }
+        container.last_words().await;
         let id = id.clone();
         self.blocking("reading a log", move |inner| Ok(logs::tail(&inner.foundation.logs_dir, &id, lines)))
             .await
@@ -470,17 +488,28 @@ impl Container {
     /// Changes the record, keeps it, and tells those who watch. A record that cannot be kept is logged: the next
     /// daemon finds out from what runs.
     pub(crate) fn change(&self, inner: &Inner, change: impl FnOnce(&mut ContainerRecord)) {
+        self.change_and(change, |record| {
+            // of one that was removed while somebody waited to change it, no record is to come back
+            if !self.is_removed.load(Ordering::SeqCst)
+                && let Err(error) = inner.foundation.records.put(&record.key(), record, Durability::RunState)
+            {
+                tracing::error!(id = %self.id, %error, "a container's record could not be written");
+            }
+        });
+    }
+
+    /// As [`change`](Self::change), of what the next daemon finds out without being told: the record is not kept.
+    pub(crate) fn change_unkept(&self, change: impl FnOnce(&mut ContainerRecord)) {
+        self.change_and(change, |_| {});
+    }
+
+    fn change_and(&self, change: impl FnOnce(&mut ContainerRecord), keep: impl FnOnce(&ContainerRecord)) {
         let mut record = lock(&self.record);
         let before = record.state.status;
         change(&mut record);
         let after = record.state.status;
         debug_assert!(before == after || before.may_become(after), "{before:?} may not become {after:?}");
-        // of one that was removed while somebody waited to change it, no record is to come back
-        if !self.is_removed.load(Ordering::SeqCst)
-            && let Err(error) = inner.foundation.records.put(&record.key(), &*record, Durability::RunState)
-        {
-            tracing::error!(id = %self.id, %error, "a container's record could not be written");
-        }
+        keep(&record);
         let state = record.state.clone();
         drop(record);
         self.state.send_replace(state);

@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 
 use sampan_model::{ByteSize, ContainerId, Disk, IdRange, ServerStatus};
 use sampan_runtime::disk::{LoopDevice, mount_ext4};
-use sampan_runtime::rootfs::{self, RootfsError};
+use sampan_runtime::rootfs::{self, Layers, RootfsError};
 
 use crate::ContainerRecord;
 use crate::containers::Inner;
@@ -184,11 +184,19 @@ impl Upper {
         }
     }
 
-    /// Mounts a container's root file system with it.
-    pub fn mount(self, lowers: &[&Path], userns: BorrowedFd<'_>, ids: IdRange) -> Result<OwnedFd, RootfsError> {
+    /// Mounts a container's root file system with it: `layers` are its image's, the topmost first, and `places` is the
+    /// layer over them.
+    pub fn mount(
+        self,
+        places: &Path,
+        layers: &[&Path],
+        userns: BorrowedFd<'_>,
+        ids: IdRange,
+    ) -> Result<OwnedFd, RootfsError> {
+        let layers = Layers { places: Some(places), image: layers };
         match self {
-            Self::Directory(path) => rootfs::mount_overlay(lowers, &path, userns, ids),
-            Self::Disk(mount, below) => rootfs::mount_overlay_on(lowers, mount, &below, userns, ids),
+            Self::Directory(path) => rootfs::mount_overlay(layers, &path, userns, ids),
+            Self::Disk(mount, below) => rootfs::mount_overlay_on(layers, mount, &below, userns, ids),
         }
     }
 }

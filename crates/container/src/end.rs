@@ -10,7 +10,7 @@ use sampan_runtime::wire::{Ended, Request};
 
 use crate::containers::{Container, Inner, lock};
 use crate::servers::whole;
-use crate::{ContainerError, Containers, failpoint};
+use crate::{ContainerError, ContainerRecord, Containers, failpoint};
 
 /// How long a container that is removed at its end is kept for those who wait for its end or read its log.
 const KEPT_AFTER_EXIT: Duration = Duration::from_secs(10);
@@ -96,6 +96,7 @@ impl Containers {
             if running.is_empty() {
                 let down = self.blocking("taking servers down", |inner| {
                     inner.close_pool();
+                    inner.roots.clear();
                     inner.all_named().iter().for_each(|named| inner.unmake(named));
                     Ok(())
                 });
@@ -246,16 +247,21 @@ impl Inner {
         if container.state().borrow().status == ContainerStatus::Running {
             return Err(ContainerError::Running(container.record().spec.name.to_string()));
         }
-        container.change(self, |record| record.state.status = ContainerStatus::Removing);
+        let removing = |record: &mut ContainerRecord| record.state.status = ContainerStatus::Removing;
+        if container.record().spec.remove_at_exit {
+            // the next daemon removes what has ended
+            container.change_unkept(removing);
+        } else {
+            container.change(self, removing);
+        }
         failpoint::reach("container_removing");
         if self.take_down(container) {
             self.forget(&container.id);
         }
         failpoint::reach("container_down");
         self.remove_from_disk(&container.record())?;
-        let directory = self.foundation.containers_dir.join(container.id.as_str());
-        crate::tree::remove(&directory)
-            .map_err(|source| ContainerError::Io { what: format!("remove {}", directory.display()), source })?;
+        self.remove_root(container)
+            .map_err(|source| ContainerError::Io { what: format!("remove the files of {}", container.id), source })?;
         logs::remove(&self.foundation.logs_dir, &container.id)
             .map_err(|source| ContainerError::Io { what: format!("remove the log of {}", container.id), source })?;
         failpoint::reach("container_files_removed");

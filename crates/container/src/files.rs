@@ -202,6 +202,8 @@ impl Inner {
         }
         // a container that does not run is not started while its root is mounted here
         let turn = lock(&container.turn);
+        // what is written here may come when the container has ended: no other is to have it
+        drop(lock(&container.root).take());
         let record = container.record();
         // files that are not in use are shown through ids of its own, whichever it runs with
         let ids = match record.state.pid {
@@ -236,7 +238,7 @@ impl Inner {
         let layers = image.layers.iter().rev().map(|layer| images.layers().ensure(layer, &**images.blobs()));
         let layers = layers.collect::<Result<Vec<PathBuf>, _>>()?;
         let lowers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
-        let root = self.open_upper(record)?.mount(&lowers, userns.as_fd(), ids)?;
+        let root = self.open_upper(record)?.mount(&self.roots.places(), &lowers, userns.as_fd(), ids)?;
         if record.spec.read_only {
             mounts::restrict_tree(root.as_fd(), Attributes::MOUNT_ATTR_RDONLY)
                 .map_err(|source| io("make the root file system read-only", source))?;

@@ -42,6 +42,7 @@ mod owners;
 mod pool;
 mod ports;
 mod record;
+mod roots;
 pub mod runtimes;
 mod seed;
 mod server;

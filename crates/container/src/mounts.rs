@@ -176,9 +176,9 @@ enum Source {
 }
 
 impl Mounts {
-    /// Opens the sources.
-    pub fn open(record: &ContainerRecord) -> Result<Self, MountError> {
-        let mut opened = Self { points: Vec::with_capacity(record.spec.mounts.len()), sources: Vec::new() };
+    /// Opens the sources. `first` is mounted before all else, and may be mounted over.
+    pub fn open(record: &ContainerRecord, first: Vec<MountPoint>) -> Result<Self, MountError> {
+        let mut opened = Self { points: first, sources: Vec::new() };
         for Mount { target, source, read_only } in &record.spec.mounts {
             let (target, read_only) = (target.clone(), *read_only);
             let kind = match source {

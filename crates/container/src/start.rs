@@ -5,20 +5,17 @@
 //! netlink messages; while the child makes its kernel file systems, here an overlay mount; one message to let the child
 //! go. Nothing runs another program. What was made is taken down again where a later step fails.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sampan_image::Image;
 use sampan_image::user::{self, User};
 use sampan_model::{ContainerState, ContainerStatus};
 use sampan_runtime::cgroup::ContainerGroup;
-use sampan_runtime::rootfs;
-use sampan_runtime::wire::{CgroupMounts, ProcessSpec, Reply, Request, StartSpec};
+use sampan_runtime::wire::{CgroupMounts, MountKind, MountPoint, ProcessSpec, Reply, Request, StartSpec};
 
 use crate::containers::{Container, Inner, lock};
 use crate::mounts::Mounts;
@@ -114,7 +111,7 @@ impl Inner {
         let mut user = user::resolve(record.spec.user.as_ref().unwrap_or(&image.config.user), &layers)?;
         user.join(user::groups(&record.spec.confinement.groups, &layers)?);
         laps.lap("image");
-        let mounts = Mounts::open(&record)?;
+        let mounts = Mounts::open(&record, etc(&record))?;
         if !record.spec.ports.is_empty() {
             // those of a container whose end has just been told may be the same
             self.going.wait_until_gone();
@@ -138,13 +135,8 @@ impl Inner {
         container.life.store(child.pid, Ordering::SeqCst);
         container.logged.send_replace(false);
 
-        let upper = self.open_upper(&record)?;
-        if let Some(top) = lowers.first() {
-            rootfs::prepare(top, &upper.path())?;
-        }
-        write_etc(&upper.path().join("u"), &record)?;
         let owners = (child.user_namespace.as_fd(), self.ids_of(&record));
-        let root = upper.mount(&lowers, owners.0, owners.1)?;
+        let root = self.mount_root(container, &record, &lowers, owners)?;
         let made = mounts.make(self, &record, owners, &user, &lowers)?;
         laps.lap("root");
         failpoint::reach("container_wired");
@@ -214,49 +206,28 @@ pub(crate) fn unexpected(what: &str) -> ContainerError {
     }
 }
 
-/// Writes the container's `hosts`, `hostname` and `resolv.conf` into its upper directory, before it is mounted.
-///
-/// The directory may have been a container's before (it is started again), and what is in it is a stranger's: every
-/// step is taken below it, through no symbolic link, and each file is made anew.
-fn write_etc(upper: &Path, record: &ContainerRecord) -> Result<(), ContainerError> {
+/// What a container finds names by: its `hosts`, `hostname` and `resolv.conf`, which are Sampan's and nobody's files.
+fn etc(record: &ContainerRecord) -> Vec<MountPoint> {
     let host_name = &record.spec.host_name;
     let address = record.address;
     let files = [
-        ("hostname", format!("{host_name}\n")),
+        // `localhost` is 127.0.0.1 alone: what an app opens on [::1] only could not be reached
         (
-            "hosts",
-            // `localhost` is 127.0.0.1 alone: what an app opens on [::1] only could not be reached
+            "/etc/hosts",
             format!(
                 "127.0.0.1\tlocalhost\n::1\tip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
                  ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n{address}\t{host_name}\n"
             ),
         ),
-        ("resolv.conf", "# answered by sampan\nnameserver 127.0.0.11\noptions ndots:0\n".to_owned()),
+        ("/etc/hostname", format!("{host_name}\n")),
+        ("/etc/resolv.conf", "# answered by sampan\nnameserver 127.0.0.11\noptions ndots:0\n".to_owned()),
     ];
-    let error = |what: &str| {
-        let what = format!("{what} in {}", upper.display());
-        move |source: io::Error| ContainerError::Io { what, source }
+    let point = |(target, text): (&str, String)| MountPoint {
+        target: target.to_owned(),
+        read_only: record.spec.read_only,
+        kind: MountKind::File { text },
     };
-    let upper_fd = File::open(upper).map_err(error("open"))?;
-    let below = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::mkdirat(&upper_fd, "etc", Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(source) => return Err(error("make etc")(source.into())),
-    }
-    let etc =
-        rustix::fs::openat2(&upper_fd, "etc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), below)
-            .map_err(|source| error("open etc")(source.into()))?;
-    for (name, text) in files {
-        match rustix::fs::unlinkat(&etc, name, rustix::fs::AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(source) => return Err(error(&format!("replace etc/{name}"))(source.into())),
-        }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat2(&etc, name, flags, Mode::from_raw_mode(0o644), below)
-            .map_err(|source| error(&format!("make etc/{name}"))(source.into()))?;
-        File::from(file).write_all(text.as_bytes()).map_err(error(&format!("write etc/{name}")))?;
-    }
-    Ok(())
+    files.into_iter().map(point).collect()
 }
 
 /// An error with its sources, in one line.
@@ -269,60 +240,4 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use sampan_model::{ByteSize, ContainerId, ContainerName, ContainerSpec, Cpus, Digest, ServerSize};
-
-    use super::*;
-
-    fn record() -> ContainerRecord {
-        ContainerRecord {
-            id: ContainerId::from_bytes([1; 32]),
-            spec: ContainerSpec {
-                size: ServerSize { cpus: Cpus::ONE, memory_bytes: ByteSize::mib(64), pids: 10 },
-                ..ContainerSpec::new(
-                    ContainerName::parse("hello.1").expect("name"),
-                    Digest::from_sha256([2; 32]),
-                    "hello:latest",
-                )
-            },
-            server_id: None,
-            server_index: 0,
-            address: std::net::Ipv4Addr::new(10, 192, 0, 2),
-            command: Vec::new(),
-            env: Vec::new(),
-            state: ContainerState::created(),
-            boot_id: String::new(),
-            resume: false,
-            stopped: false,
-            for_later: false,
-            created_at: Timestamp::UNIX_EPOCH,
-            timing: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn etc_is_written_through_no_link_of_the_containers() {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let outside = directory.path().join("outside");
-        std::fs::write(&outside, "sentinel").expect("sentinel");
-        let upper = directory.path().join("upper");
-        std::fs::create_dir(&upper).expect("upper");
-        write_etc(&upper, &record()).expect("first start");
-        let hosts = upper.join("etc/hosts");
-        assert!(std::fs::read_to_string(&hosts).expect("hosts").ends_with("10.192.0.2\thello-1\n"));
-
-        // the container puts links in its place; a second start replaces a file's link and refuses the directory's
-        std::fs::remove_file(&hosts).expect("remove");
-        std::os::unix::fs::symlink(&outside, &hosts).expect("link");
-        write_etc(&upper, &record()).expect("second start");
-        assert!(!hosts.is_symlink());
-        let etc = upper.join("etc");
-        std::fs::rename(&etc, directory.path().join("elsewhere")).expect("move");
-        std::os::unix::fs::symlink(directory.path(), &etc).expect("link");
-        write_etc(&upper, &record()).expect_err("a linked etc is refused");
-        assert_eq!(std::fs::read_to_string(&outside).expect("sentinel"), "sentinel");
-    }
 }

@@ -146,18 +146,18 @@ fn seal(spec: &CreateSpec, nodes: &[OwnedFd], socket: BorrowedFd<'_>) -> Result<
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("take its mounts apart from the host's")?;
     let systems = mounts::FileSystems::make(spec)?;
-    mounts::leave_host()?;
+    let own = mounts::leave_host()?;
     systems.assemble(spec, nodes)?;
 
     let frame::Frame { body, fds } = hear(socket)?;
     let start: StartSpec = serde_json::from_slice(&body).map_err(|_| out_of_turn())?;
-    become_program(&start, spec.ids, &systems, fds, socket)
+    become_program(&start, spec.ids, (&systems, own.as_fd()), fds, socket)
 }
 
 fn become_program(
     spec: &StartSpec,
     ids: IdRange,
-    systems: &mounts::FileSystems,
+    (systems, own): (&mounts::FileSystems, BorrowedFd<'_>),
     handed: Vec<OwnedFd>,
     socket: BorrowedFd<'_>,
 ) -> Result<Infallible, Stopped> {
@@ -179,7 +179,7 @@ fn become_program(
             rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step("open /dev/null")?;
         *stdin = null.as_fd();
     }
-    places::attach(&spec.mounts, handed.collect())?;
+    places::attach(&spec.mounts, handed.collect(), own)?;
     begin_session()?;
     let terminal = spec.terminal.map(|size| Terminal::open(size, spec.process.uid)).transpose()?;
     if let Some(terminal) = &terminal {

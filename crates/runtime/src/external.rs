@@ -82,7 +82,7 @@ fn go(launch: &Launch<'_>) -> Result<(), Stopped> {
     let root = handed.next().ok_or_else(|| Failure::because("go on", "no root file system was handed over"))?;
     let groups = Groups::open(external)?;
     let mut bundle = Bundle::make(external)?;
-    let sources = bundle.attach(&root, &spec.mounts, handed)?;
+    let sources = bundle.attach(&root, &spec.mounts, handed, launch.ids)?;
     bundle.write_config(&config::config(&spec, external, launch, bundle.path(), &sources))?;
     groups.hide_unified()?;
 

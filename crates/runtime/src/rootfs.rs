@@ -69,7 +69,26 @@ pub enum RootfsError {
     Overlay(#[from] MountError),
 }
 
-/// Mounts `lowers` (the topmost first) under `dir`, which holds what this call makes: `u/`, what the container has
+/// What lies under the directory that takes what is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Layers<'a> {
+    /// A layer over those of the image, of which "/" does not count.
+    pub places: Option<&'a Path>,
+    /// The image's, the topmost first.
+    pub image: &'a [&'a Path],
+}
+
+impl<'a> Layers<'a> {
+    /// The image's topmost.
+    fn top(&self) -> Result<&'a Path, RootfsError> {
+        match self.image {
+            [top, ..] if self.image.len() <= MOST_LAYERS => Ok(top),
+            other => Err(RootfsError::Layers(other.len())),
+        }
+    }
+}
+
+/// Mounts `layers` under `dir`, which holds what this call makes: `u/`, what the container has
 /// written, and `w/`, overlayfs's own. `dir` is closed to everybody but root, because root of a container can leave
 /// files there that are setuid *root* on the host's disk. `ids` are those of the user namespace `userns`; the host's own are not mapped.
 ///
@@ -83,18 +102,15 @@ pub enum RootfsError {
 /// # Errors
 /// [`RootfsError`]. What was made in `dir` stays, for the next try.
 pub fn mount_overlay(
-    lowers: &[&Path],
+    layers: Layers<'_>,
     dir: &Path,
     userns: BorrowedFd<'_>,
     ids: IdRange,
 ) -> Result<OwnedFd, RootfsError> {
-    if lowers.is_empty() || lowers.len() > MOST_LAYERS {
-        return Err(RootfsError::Layers(lowers.len()));
-    }
-    prepare(lowers[0], dir)?;
+    prepare(layers.top()?, dir)?;
     // upper and work directory must be on one mount: that of the directory above them
     let upper = mapped(dir, userns, ids)?;
-    overlay(lowers, &upper, Path::new(""), userns, ids)
+    overlay(layers, &upper, Path::new(""), userns, ids)
 }
 
 /// As [`mount_overlay`], with a directory of a file system that is mounted nowhere: `below` its top, which is empty where
@@ -103,32 +119,31 @@ pub fn mount_overlay(
 /// # Errors
 /// [`RootfsError`]. What was made there stays, for the next try.
 pub fn mount_overlay_on(
-    lowers: &[&Path],
+    layers: Layers<'_>,
     disk: OwnedFd,
     below: &Path,
     userns: BorrowedFd<'_>,
     ids: IdRange,
 ) -> Result<OwnedFd, RootfsError> {
-    if lowers.is_empty() || lowers.len() > MOST_LAYERS {
-        return Err(RootfsError::Layers(lowers.len()));
-    }
+    let top = layers.top()?;
     // not a clone of the directory: one of a mount that is in no namespace cannot be cloned before Linux 6.15
     let upper = Path::new(&path_of(&disk)).join(below);
-    prepare(lowers[0], &upper)?;
+    prepare(top, &upper)?;
     if !ids.is_host() {
         mount::map_ids(disk.as_fd(), userns).map_err(|source| RootfsError::Idmap { path: upper.clone(), source })?;
     }
-    overlay(lowers, &disk, below, userns, ids)
+    overlay(layers, &disk, below, userns, ids)
 }
 
 fn overlay(
-    lowers: &[&Path],
+    layers: Layers<'_>,
     mount: &OwnedFd,
     below: &Path,
     userns: BorrowedFd<'_>,
     ids: IdRange,
 ) -> Result<OwnedFd, RootfsError> {
-    let layers = lowers.iter().map(|path| mapped(path, userns, ids)).collect::<Result<Vec<_>, _>>()?;
+    let all = layers.places.iter().chain(layers.image);
+    let layers = all.map(|path| mapped(path, userns, ids)).collect::<Result<Vec<_>, _>>()?;
     stack(&layers, Some(&Upper { mount, below, owner: ids.start }))
 }
 

@@ -1,5 +1,5 @@
 //! What daemon and supervisor say to each other: one JSON value a frame ([`sampan_sys::frame`]) on a SEQPACKET socket,
-//! descriptors beside it. Version 4.
+//! descriptors beside it. Version 5.
 //!
 //! The daemon asks ([`Request`], each with a number of its choosing), the supervisor answers each once with
 //! [`Reply`] under the same number, and tells [`Event`]s at any time between. A container's start is two requests: one
@@ -24,7 +24,7 @@ use sampan_model::{ContainerId, IdRange, ResourceLimit};
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages. A supervisor of another version is replaced when no container is left.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// A numbered request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -412,6 +412,11 @@ pub enum MountKind {
         owner: (u32, u32),
         /// What is in it may be executed.
         executable: bool,
+    },
+    /// A file of the container's own, in memory, which its root may change: `/etc/hosts` and the like.
+    File {
+        /// What is in it.
+        text: String,
     },
 }
 

@@ -144,7 +144,7 @@ impl Keeper {
         let Some(id) = change.key.strip_prefix(CONTAINERS).and_then(|id| ContainerId::parse(id).ok()) else { return };
         match self.inner.containers.record(&id) {
             // one whose record is gone may be known for a moment yet
-            Ok(record) if change.value.is_some() => self.look_at(&record),
+            Ok(record) if change.json.is_some() => self.look_at(&record),
             _ => drop(self.known.remove(&id)),
         }
     }

@@ -131,9 +131,11 @@ impl FileSystems {
 }
 
 /// Moves the process into a root of its own, empty but for the places of what is assembled there, and lets go of the
-/// host's tree.
-pub(super) fn leave_host() -> Result<(), Failure> {
-    let root = Builder::open("tmpfs")?.set("mode", "755")?.set("size", "16k")?.mount(PLAIN)?;
+/// host's tree. Gives that root: files of the container's own are made in it ([`MountKind::File`]).
+///
+/// [`MountKind::File`]: crate::wire::MountKind::File
+pub(super) fn leave_host() -> Result<OwnedFd, Failure> {
+    let root = Builder::open("tmpfs")?.set("mode", "755")?.set("size", "1m")?.mount(PLAIN)?;
     for name in [c"proc", c"sys", c"dev", stage::ROOT] {
         rustix::fs::mkdirat(&root, name, Mode::from_raw_mode(0o755)).step("make the places of its file systems")?;
     }
@@ -142,7 +144,8 @@ pub(super) fn leave_host() -> Result<(), Failure> {
     // "pivot_root(".", ".")", pivot_root(2): the old root comes to lie over the new one, and is taken off
     rustix::process::pivot_root(c".", c".").step("pivot to a root of its own")?;
     rustix::mount::unmount(c".", UnmountFlags::DETACH).step("let go of the host's mounts")?;
-    rustix::process::chdir(c"/").step("enter /")
+    rustix::process::chdir(c"/").step("enter /")?;
+    Ok(root)
 }
 
 const LINKS: [(&CStr, &CStr); 5] = [

@@ -5,6 +5,8 @@
 //! mounted on by descriptor: no link planted on the way, and none put there in between, leads anywhere else
 //! (CVE-2021-30465). One after the other, so that a place may be in a mount that came before.
 
+use std::ffi::CString;
+use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -15,11 +17,13 @@ use super::Step as _;
 use super::mounts::PLAIN;
 use crate::wire::{Failure, MountKind, MountPoint};
 
-/// Puts all of them in their places, in their order. `handed` are the mounts that the daemon made, in theirs. The process
-/// is in its root, and the container's own file systems are in theirs.
-pub(super) fn attach(mounts: &[MountPoint], handed: Vec<OwnedFd>) -> Result<(), Failure> {
+/// Puts all of them in their places, in their order. `handed` are the mounts that the daemon made, in theirs; `own` is
+/// the directory where files of the container's own are made. The process is in its root, and the container's own file
+/// systems are in theirs.
+pub(super) fn attach(mounts: &[MountPoint], handed: Vec<OwnedFd>, own: BorrowedFd<'_>) -> Result<(), Failure> {
     let mut handed = handed.into_iter();
-    for MountPoint { target, read_only, kind } in mounts {
+    let root = open_root("open the root file system")?;
+    for (number, MountPoint { target, read_only, kind }) in mounts.iter().enumerate() {
         let step = format!("mount on {target}");
         let (made, is_file) = match kind {
             MountKind::Handed { file } => {
@@ -27,14 +31,27 @@ pub(super) fn attach(mounts: &[MountPoint], handed: Vec<OwnedFd>) -> Result<(), 
                 (next.ok_or_else(|| Failure::because(&step, "its mount was not handed over"))?, *file)
             }
             MountKind::Tmpfs { .. } => (memory(kind, *read_only)?, false),
+            MountKind::File { text } => (file_of(text, own, number, *read_only).step(&step)?, true),
         };
-        let root = open_root(&step)?;
         let place = Place { target, step: &step };
         let found = place.open(root.as_fd(), is_file)?;
         place.check(found.as_fd(), is_file)?;
         mount::attach_to(made.as_fd(), found.as_fd()).step(&step)?;
     }
     Ok(())
+}
+
+/// A file with this text, detached.
+fn file_of(text: &str, own: BorrowedFd<'_>, number: usize, read_only: bool) -> std::io::Result<OwnedFd> {
+    let name = number.to_string();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(own, &name, flags, Mode::from_raw_mode(0o644))?;
+    std::fs::File::from(file).write_all(text.as_bytes())?;
+    let made = mount::clone_of(own, &CString::new(name)?)?;
+    if read_only {
+        mount::restrict(made.as_fd(), Attributes::MOUNT_ATTR_RDONLY)?;
+    }
+    Ok(made)
 }
 
 /// Makes the root file system read-only; what is mounted in it stays as it is.

@@ -15,6 +15,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use sampan_model::IdRange;
 use sampan_sys::mount::{self, Attributes, Builder};
 use serde_json::Value;
 
@@ -56,28 +57,39 @@ impl Bundle {
         self.path
     }
 
-    /// Attaches what was handed over; the paths of the sources of those mounts that have one, in their order.
+    /// Attaches what was handed over, and writes files of the container's own; the paths of the sources of those mounts that have one, in their order.
     pub fn attach(
         &mut self,
         root: &OwnedFd,
         mounts: &[MountPoint],
         handed: impl Iterator<Item = OwnedFd>,
+        ids: IdRange,
     ) -> Result<Vec<Option<String>>, Failure> {
         mount::attach(root.as_fd(), c"rootfs").step("attach the root file system")?;
         let mut handed = handed;
         let mut sources = Vec::with_capacity(mounts.len());
         for (number, point) in mounts.iter().enumerate() {
-            let MountKind::Handed { file } = point.kind else {
-                sources.push(None);
-                continue;
-            };
             let step = format!("mount {}", point.target);
-            let mount = handed.next().ok_or_else(|| Failure::because(&step, "it was not handed over"))?;
             let name = format!("mounts/{number}");
-            let made = if file { std::fs::write(&name, "") } else { std::fs::create_dir(&name) };
-            made.step(&step)?;
-            let text = CString::new(name.as_str()).expect("digits");
-            mount::attach(mount.as_fd(), &text).step(&step)?;
+            match &point.kind {
+                MountKind::Tmpfs { .. } => {
+                    sources.push(None);
+                    continue;
+                }
+                MountKind::File { text } => {
+                    std::fs::write(&name, text).step(&step)?;
+                    // whose it is to be is the container's root
+                    let owner = Some(ids.start);
+                    std::os::unix::fs::chown(&name, owner, owner).step(&step)?;
+                }
+                MountKind::Handed { file } => {
+                    let mount = handed.next().ok_or_else(|| Failure::because(&step, "it was not handed over"))?;
+                    let made = if *file { std::fs::write(&name, "") } else { std::fs::create_dir(&name) };
+                    made.step(&step)?;
+                    let text = CString::new(name.as_str()).expect("digits");
+                    mount::attach(mount.as_fd(), &text).step(&step)?;
+                }
+            }
             sources.push(Some(format!("{}/{name}", self.path)));
         }
         Ok(sources)

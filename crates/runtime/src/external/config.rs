@@ -148,6 +148,10 @@ fn mounts(asked: &[MountPoint], sources: &[Option<String>], shm_bytes: u64) -> V
             (MountKind::Handed { .. }, source) => json!({
                 "destination": point.target, "type": "bind", "source": source, "options": ["rbind"],
             }),
+            (MountKind::File { .. }, source) => json!({
+                "destination": point.target, "type": "bind", "source": source,
+                "options": ["bind", "nosuid", "nodev", "noexec", write],
+            }),
         });
     }
     Value::Array(mounts)

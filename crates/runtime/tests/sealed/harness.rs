@@ -250,7 +250,13 @@ impl<'layer> Machine<'layer> {
     /// Lets it go on.
     pub fn go(&self, spec: &Spec, fds: &[OwnedFd]) -> Result<(), Failure> {
         let upper = self.upper(&spec.id);
-        let root = rootfs::mount_overlay(&[self.layer.path()], &upper, fds[1].as_fd(), spec.ids).expect("a root");
+        let root = rootfs::mount_overlay(
+            rootfs::Layers { places: None, image: &[self.layer.path()] },
+            &upper,
+            fds[1].as_fd(),
+            spec.ids,
+        )
+        .expect("a root");
         self.call(spec.go(), &[root.as_fd()]).map(drop)
     }
 

@@ -33,7 +33,7 @@ pub struct Layout {
 }
 
 /// Everything below the root that is not in `run`.
-const PARTS: [&str; 5] = ["blobs", "layers", "containers", "volumes", LOGS];
+const PARTS: [&str; 6] = ["blobs", "layers", "containers", "roots", "volumes", LOGS];
 const LOGS: &str = "logs";
 /// The files there.
 const FILES: [&str; 5] = ["records.db", "records.db-wal", "records.db-shm", "daemon.log", "supervisor.log"];

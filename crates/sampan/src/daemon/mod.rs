@@ -301,6 +301,7 @@ async fn build(
         edge,
         machine,
         containers_dir: layout.root.join("containers"),
+        roots_dir: layout.root.join("roots"),
         logs_dir: layout.root.join("logs"),
         pool_size: pool_size(),
         runtimes: runtimes()?,
@@ -310,6 +311,7 @@ async fn build(
     let gone = tokio::spawn(follow(containers.clone(), events, roles.clone()));
     containers.resume(to_start).await;
     tokio::spawn(containers.clone().keep_ready());
+    tokio::spawn(containers.clone().clear_roots());
     let services = Services::load(containers.clone(), Arc::clone(&records), listening.addresses.clone()).await?;
     tokio::task::spawn_blocking(move || {
         if let Err(error) = layers.sync() {

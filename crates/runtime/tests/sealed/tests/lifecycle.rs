@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd as _;
 
-use sampan_runtime::rootfs::mount_overlay;
+use sampan_runtime::rootfs::{Layers, mount_overlay};
 use sampan_runtime::supervisor;
 use sampan_runtime::wire::{Event, Phase, Request};
 
@@ -195,7 +195,13 @@ fn many_are_started_at_once(layer: &Layer) {
             scope.spawn(move || {
                 for (spec, upper) in some.iter().zip(uppers) {
                     let (_, fds) = link.call(spec.create(), &[]).expect("a child");
-                    let root = mount_overlay(&[layer.path()], &upper, fds[1].as_fd(), spec.ids).expect("a root");
+                    let root = mount_overlay(
+                        Layers { places: None, image: &[layer.path()] },
+                        &upper,
+                        fds[1].as_fd(),
+                        spec.ids,
+                    )
+                    .expect("a root");
                     link.call(spec.go(), &[root.as_fd()]).expect("a start");
                 }
             });

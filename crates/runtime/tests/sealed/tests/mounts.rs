@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
 use sampan_runtime::mounts::{self, Attributes, IdMap};
-use sampan_runtime::rootfs;
+use sampan_runtime::rootfs::{self, Layers};
 use sampan_runtime::wire::{Failure, MountKind, MountPoint, Request};
 
 use super::{Layer, Machine, Test, check_spec};
@@ -26,6 +26,10 @@ const FILE: MountKind = MountKind::Handed { file: true };
 const MEMORY: MountKind =
     MountKind::Tmpfs { size_bytes: Some(64 << 10), mode: 0o1777, owner: (0, 0), executable: false };
 
+fn file(text: &str) -> MountKind {
+    MountKind::File { text: text.to_owned() }
+}
+
 /// A detached mount of a place of the host.
 fn bind(path: &Path, namespace: BorrowedFd<'_>) -> OwnedFd {
     let place = std::fs::File::open(path).expect("the source");
@@ -44,7 +48,12 @@ fn start(
 ) -> Result<(), Failure> {
     let (_, fds) = machine.create(spec)?;
     let userns = fds[1].as_fd();
-    let root = rootfs::mount_overlay(&[machine.layer.path()], &machine.upper(&spec.id), userns, spec.ids);
+    let root = rootfs::mount_overlay(
+        Layers { places: None, image: &[machine.layer.path()] },
+        &machine.upper(&spec.id),
+        userns,
+        spec.ids,
+    );
     let handed = [vec![root.expect("a root")], make(userns)].concat_fds();
     let handed: Vec<BorrowedFd<'_>> = handed.iter().map(|fd| fd.as_fd()).collect();
     machine.call(spec.go(), &handed).map(drop)
@@ -90,6 +99,8 @@ fn mounts_lie_in_their_order_and_the_root_is_read_only(layer: &Layer) {
         point("/etc/one", FILE),
         MountPoint { read_only: true, ..point("/memory", MEMORY) },
         point("/dev/shm", MEMORY),
+        point("/etc/own", file("its own")),
+        MountPoint { read_only: true, ..point("/etc/fixed", file("for good")) },
     ];
     check(
         &machine,
@@ -98,6 +109,11 @@ fn mounts_lie_in_their_order_and_the_root_is_read_only(layer: &Layer) {
         &[
             ("read=/data/there", "from outside"),
             ("read=/etc/one", "from outside"),
+            ("read=/etc/own", "its own"),
+            ("owner=/etc/own", "0:0 100644"),
+            ("write=/etc/own", "ok"),
+            ("read=/etc/fixed", "for good"),
+            ("write=/etc/fixed", "read-only filesystem or storage medium"),
             ("write=/data/new", "ok"),
             ("write=/data/made/memory/x", "ok"),
             ("owner=/data/made/memory", "0:0 41777"),
@@ -128,7 +144,7 @@ fn a_place_cannot_be_led_astray(layer: &Layer) {
         let make = |userns: BorrowedFd<'_>| match kind {
             MountKind::Handed { file: false } => vec![bind(outside.path(), userns)],
             MountKind::Handed { file: true } => vec![bind(&layer.path().join("etc/secret"), userns)],
-            MountKind::Tmpfs { .. } => vec![],
+            MountKind::Tmpfs { .. } | MountKind::File { .. } => vec![],
         };
         let result = start(&machine, &spec, make);
         machine.call(Request::Forget { id: spec.id.clone() }, &[]).expect("forget");
@@ -142,6 +158,9 @@ fn a_place_cannot_be_led_astray(layer: &Layer) {
     refused("/link/self/attr", MEMORY, Some(("link", "/proc")), "/proc or /sys");
     refused("/link", DIRECTORY, Some(("link", "/sys/fs/cgroup")), "/proc or /sys");
     refused("/link", MEMORY, Some(("link", "/dev")), "/dev as a whole");
+    refused("/link/own", file("x"), Some(("link", "/proc")), "/proc or /sys");
+    refused("/link/own", file("x"), Some(("link", "../../../../etc")), "");
+    refused("/link", file("x"), Some(("link", "/nowhere/at/all")), "leads nowhere");
     refused("/dev/null", FILE, None, "only files and directories");
     refused("/etc", FILE, None, "a file cannot be mounted on a directory");
     refused("/probe", DIRECTORY, None, "a directory cannot be mounted on a file");

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use sampan_runtime::defaults::DEFAULT_CAPABILITIES;
-use sampan_runtime::rootfs::{MOST_LAYERS, RootfsError, mount_overlay};
+use sampan_runtime::rootfs::{Layers, MOST_LAYERS, RootfsError, mount_overlay};
 use sampan_runtime::wire::{CgroupMounts, Request};
 
 use super::{Layer, Machine, Test, check, check_spec};
@@ -267,7 +267,9 @@ fn layers_lie_on_one_another(layer: &Layer) {
         .collect();
     layers.push(layer.path().to_owned());
     let lowers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
-    let root = mount_overlay(&lowers, &machine.upper(&spec.id), fds[1].as_fd(), spec.ids).expect("a root");
+    let root =
+        mount_overlay(Layers { places: None, image: &lowers }, &machine.upper(&spec.id), fds[1].as_fd(), spec.ids)
+            .expect("a root");
     machine.call(spec.go(), &[root.as_fd()]).expect("a start");
     assert_eq!(machine.exited(&spec.id).exit_code, Some(0));
     machine.logged(&spec.id);
@@ -280,7 +282,8 @@ fn what_cannot_be_a_root_is_refused(layer: &Layer) {
     let spec = machine.spec(&[]);
     let (_, fds) = machine.create(&spec).expect("a child");
     let refused = |lowers: &[&Path]| {
-        mount_overlay(lowers, &machine.upper(&spec.id), fds[1].as_fd(), spec.ids).expect_err("no root")
+        mount_overlay(Layers { places: None, image: lowers }, &machine.upper(&spec.id), fds[1].as_fd(), spec.ids)
+            .expect_err("no root")
     };
     assert!(matches!(refused(&[]), RootfsError::Layers(0)));
     assert!(matches!(refused(&vec![layer.path(); MOST_LAYERS + 1]), RootfsError::Layers(_)));
