@@ -13,7 +13,6 @@ use sampan_store::{Records, WatchError};
 use tokio::sync::mpsc;
 
 use crate::action::{Force, Repair, Start, Unused};
-use crate::create::start_new;
 use crate::owners::{Sieve, is_for_governors, only_governors};
 use crate::{Action, ApiError, Caller, Outcome};
 
@@ -218,8 +217,11 @@ impl Core {
         let ran = tokio::spawn(async move {
             match start {
                 Start::Now => {
-                    let record = containers.create(spec).await?;
-                    start_new(&containers, record).await
+                    let (record, started) = containers.create_and_start(spec).await?;
+                    if started.is_err() {
+                        remove_unstarted(&containers, &record).await;
+                    }
+                    started
                 }
                 Start::Later => containers.create_for_later(spec).await,
             }

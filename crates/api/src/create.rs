@@ -1,11 +1,8 @@
 //! What is asked of a new container, made complete.
 
-use sampan_container::{ContainerError, ContainerRecord, Containers};
-use sampan_image::Image;
 use sampan_model::view::ContainerCreate;
 use sampan_model::{ContainerName, ContainerSpec, Protocol, PublishedPort, signal};
 
-use crate::core::remove_unstarted;
 use crate::{ApiError, Caller, Core};
 
 impl Core {
@@ -25,7 +22,7 @@ impl Core {
         let mut ports = asked.ports;
         if asked.publish_all {
             let image = image.clone();
-            let declared = self.on_images(caller, move |images| Ok(Image::read(&**images.blobs(), &image)?)).await?;
+            let declared = self.on_images(caller, move |images| images.image(&image)).await?;
             ports.extend(declared.config.exposed_ports.iter().filter_map(|port| on_a_free_port(port)));
         }
         let new = ContainerSpec::new(name, image, image_name);
@@ -55,18 +52,6 @@ impl Core {
             ..new
         })
     }
-}
-
-/// Starts a container that was just created. One that never ran is nobody's: only the error is of use.
-pub(crate) async fn start_new(
-    containers: &Containers,
-    record: ContainerRecord,
-) -> Result<ContainerRecord, ContainerError> {
-    let started = containers.start(&record.id).await;
-    if started.is_err() {
-        remove_unstarted(containers, &record).await;
-    }
-    started
 }
 
 /// A port as an image declares it, `80` or `53/udp`, published on a port that is free.

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Resource, getrlimit};
 use sampan_image::Image;
 use sampan_model::instance::Block;
 use sampan_model::view::Exit;
@@ -38,6 +40,9 @@ use crate::runtimes::Runtimes;
 use crate::timing::{Metrics, Timing};
 use crate::wires::Wires;
 use crate::{ContainerError, ContainerRecord, EdgeTables, Images, Machine, Supervisor, Volumes};
+
+/// How many descriptors a start may need at once.
+const DESCRIPTORS_OF_A_START: u64 = 24;
 
 /// How long one who reads a log waits for what a container that has ended said last.
 const LOGGED_WITHIN: Duration = Duration::from_secs(2);
@@ -144,8 +149,10 @@ pub(crate) struct Container {
     pub(crate) is_down: AtomicBool,
     /// The first process of its present life, or of its last.
     pub(crate) life: AtomicU32,
-    /// Whether its record is gone, or going; set while that is held.
+    /// Whether its record is gone, or going; set while `keeping` is held.
     is_removed: AtomicBool,
+    /// Held while the record is changed and kept, so that what is kept last is what it was last.
+    keeping: Mutex<()>,
     /// By how many it is wanted to stay, also where it is to be removed at its end.
     pub(crate) is_kept: AtomicUsize,
     /// What its streams begin with.
@@ -170,6 +177,7 @@ impl Container {
             is_down: AtomicBool::new(false),
             life: AtomicU32::new(0),
             is_removed: AtomicBool::new(false),
+            keeping: Mutex::new(()),
             is_kept: AtomicUsize::new(0),
             streams: Streams::default(),
             timing: Timing::default(),
@@ -380,6 +388,7 @@ impl Containers {
                         Ok(container) => {
                             let _turn = lock(&container.turn);
                             containers.inner.ended(&container, &ended);
+                            containers.let_root_go_later(&container);
                         }
                         Err(_) => containers.inner.unpark(&id),
                     });
@@ -457,6 +466,20 @@ impl Inner {
         if self.stopping.load(Ordering::SeqCst) { Err(ContainerError::Stopping(what)) } else { Ok(()) }
     }
 
+    /// A start needs some descriptors for a moment, and the supervisor's hand some over: where they cannot be taken, the
+    /// connection to it is lost. So none is begun that could not be ended.
+    pub(crate) fn refuse_without_descriptors(&self, what: &'static str) -> Result<(), ContainerError> {
+        let error = |source| ContainerError::Io { what: what.to_owned(), source };
+        use std::os::fd::AsRawFd as _;
+        // the kernel gives the lowest number that is free
+        let next = eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| error(errno.into()))?;
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        if u64::try_from(next.as_raw_fd()).is_ok_and(|next| next + DESCRIPTORS_OF_A_START <= limit) {
+            return Ok(());
+        }
+        Err(error(rustix::io::Errno::MFILE.into()))
+    }
+
     /// Knows a container from its record (a daemon before this one made it).
     pub(crate) fn know(&self, record: ContainerRecord) -> Arc<Container> {
         let container = Arc::new(Container::new(record.clone()));
@@ -488,40 +511,52 @@ impl Container {
     /// Changes the record, keeps it, and tells those who watch. A record that cannot be kept is logged: the next
     /// daemon finds out from what runs.
     pub(crate) fn change(&self, inner: &Inner, change: impl FnOnce(&mut ContainerRecord)) {
-        self.change_and(change, |record| {
-            // of one that was removed while somebody waited to change it, no record is to come back
-            if !self.is_removed.load(Ordering::SeqCst)
-                && let Err(error) = inner.foundation.records.put(&record.key(), record, Durability::RunState)
-            {
-                tracing::error!(id = %self.id, %error, "a container's record could not be written");
-            }
-        });
+        let _order = lock(&self.keeping);
+        let record = self.changed(change);
+        self.keep(inner, &record);
+        self.state.send_replace(record.state);
     }
 
-    /// As [`change`](Self::change), of what the next daemon finds out without being told: the record is not kept.
+    /// As [`change`](Self::change), told before it is kept: of what the next daemon finds out where this one is killed in
+    /// between.
+    pub(crate) fn change_told_first(&self, inner: &Inner, change: impl FnOnce(&mut ContainerRecord)) {
+        let _order = lock(&self.keeping);
+        let record = self.changed(change);
+        self.state.send_replace(record.state.clone());
+        self.keep(inner, &record);
+    }
+
+    /// As [`change`](Self::change), not kept at all.
     pub(crate) fn change_unkept(&self, change: impl FnOnce(&mut ContainerRecord)) {
-        self.change_and(change, |_| {});
+        let _order = lock(&self.keeping);
+        let record = self.changed(change);
+        self.state.send_replace(record.state);
     }
 
-    fn change_and(&self, change: impl FnOnce(&mut ContainerRecord), keep: impl FnOnce(&ContainerRecord)) {
+    fn changed(&self, change: impl FnOnce(&mut ContainerRecord)) -> ContainerRecord {
         let mut record = lock(&self.record);
         let before = record.state.status;
         change(&mut record);
         let after = record.state.status;
         debug_assert!(before == after || before.may_become(after), "{before:?} may not become {after:?}");
-        keep(&record);
-        let state = record.state.clone();
-        drop(record);
-        self.state.send_replace(state);
+        record.clone()
+    }
+
+    /// Nobody who reads the record waits for that; whoever changes it does.
+    fn keep(&self, inner: &Inner, record: &ContainerRecord) {
+        // of one that was removed while somebody waited to change it, no record is to come back
+        if !self.is_removed.load(Ordering::SeqCst)
+            && let Err(error) = inner.foundation.records.put(&record.key(), record, Durability::RunState)
+        {
+            tracing::error!(id = %self.id, %error, "a container's record could not be written");
+        }
     }
 
     /// Deletes the record, for good: a change that comes later is not kept.
     pub(crate) fn delete_record(&self, inner: &Inner) -> Result<ContainerRecord, ContainerError> {
-        let record = {
-            let record = lock(&self.record);
-            self.is_removed.store(true, Ordering::SeqCst);
-            record.clone()
-        };
+        let _order = lock(&self.keeping);
+        self.is_removed.store(true, Ordering::SeqCst);
+        let record = self.record();
         // the disk's answer is waited for by nobody who looks for a container; and one that is to be removed at its end is
         // removed again where a power cut brings its record back
         let durability = if record.spec.remove_at_exit { Durability::RunState } else { Durability::Intent };

@@ -211,7 +211,8 @@ impl Inner {
             return;
         }
         let oom_killed = self.cgroup_oom_kills(container) > 0;
-        container.change(self, |record| {
+        // the supervisor knows of the end until it is told to forget it
+        container.change_told_first(self, |record| {
             record.state.status = ContainerStatus::Exited;
             record.state.exit_code = ended.exit_code;
             record.state.oom_killed = oom_killed;

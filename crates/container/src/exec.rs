@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
-use sampan_image::Image;
 use sampan_image::user::{self, User, UserError};
 use sampan_model::view::{ExecCreate, LogFrame};
 use sampan_model::{ContainerId, IdRange};
@@ -145,7 +144,7 @@ impl Inner {
         if asked.command.is_empty() {
             return Err(ContainerError::NoExecCommand(record.spec.name.to_string()));
         }
-        let image = Image::read(&**self.foundation.images.blobs(), &record.spec.image)?;
+        let image = self.foundation.images.image(&record.spec.image)?;
         let named = asked.user.as_ref().or(record.spec.user.as_ref()).unwrap_or(&image.config.user);
         let nobody = |what, name| ContainerError::NoSuchUser { container: record.spec.name.to_string(), what, name };
         let user = user_inside(pid, named, &record.spec.confinement.groups).map_err(|error| match error {

@@ -24,7 +24,6 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::thread::CapabilitySet;
-use sampan_image::Image;
 use sampan_model::view::{FileKind, FileStatus};
 use sampan_model::{ContainerId, IdRange, MountSource};
 use sampan_runtime::mounts::{self, Attributes, FileRights, IdMap};
@@ -234,7 +233,7 @@ impl Inner {
             return Ok(View { root: root.map_err(|source| io("mount a volume", source))?, path: rest, ids });
         }
         let images = &self.foundation.images;
-        let image = Image::read(&**images.blobs(), &record.spec.image)?;
+        let image = images.image(&record.spec.image)?;
         let layers = image.layers.iter().rev().map(|layer| images.layers().ensure(layer, &**images.blobs()));
         let layers = layers.collect::<Result<Vec<PathBuf>, _>>()?;
         let lowers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();

@@ -1,7 +1,7 @@
 //! Images by name: records under `default/image/NAME:TAG`; their bytes are blobs, and layers unpacked from them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::{Arc, Mutex, RwLockReadGuard};
 
 use jiff::Timestamp;
 use sampan_image::{Image, Layers};
@@ -10,11 +10,15 @@ use sampan_model::{Digest, ImageName, Owner};
 use sampan_store::{Blobs, Durability, Records};
 use serde::{Deserialize, Serialize};
 
+use crate::containers::lock;
 use crate::garbage::{Freed, Kept, of_image};
 use crate::record::CONTAINERS;
 use crate::{ContainerError, ContainerRecord, failpoint};
 
 pub(crate) const IMAGES: &str = "default/image/";
+
+/// How many images' configs are kept in memory.
+const MOST_READ: usize = 64;
 
 /// What is kept of an image's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,8 @@ pub struct Images {
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) layers: Arc<Layers>,
     pub(crate) kept: Arc<Kept>,
+    /// What was read of them last: manifest and config, which a digest names for good.
+    read: Arc<Mutex<HashMap<Digest, Arc<Image>>>>,
     /// For whom they are looked at: others' names are not there.
     viewer: Owner,
 }
@@ -44,12 +50,30 @@ pub struct Images {
 impl Images {
     /// The images of these records, blobs and layers.
     pub fn new(records: Arc<Records>, blobs: Arc<Blobs>, layers: Arc<Layers>) -> Self {
-        Self { records, blobs, layers, kept: Arc::default(), viewer: Owner::default() }
+        let (kept, read) = (Arc::default(), Arc::default());
+        Self { records, blobs, layers, kept, read, viewer: Owner::default() }
     }
 
     /// The images as they are to this user: all of them to root, their own to others.
     pub fn of(&self, viewer: &Owner) -> Self {
         Self { viewer: viewer.clone(), ..self.clone() }
+    }
+
+    /// An image by its manifest.
+    ///
+    /// # Errors
+    /// It is not here, or not for this machine.
+    pub fn image(&self, manifest: &Digest) -> Result<Arc<Image>, ContainerError> {
+        if let Some(image) = lock(&self.read).get(manifest) {
+            return Ok(Arc::clone(image));
+        }
+        let image = Arc::new(Image::read(&*self.blobs, manifest)?);
+        let mut read = lock(&self.read);
+        if read.len() >= MOST_READ {
+            read.clear();
+        }
+        read.insert(manifest.clone(), Arc::clone(&image));
+        Ok(image)
     }
 
     /// The bytes of images.
@@ -123,6 +147,13 @@ impl Images {
     }
 
     fn collect(&self, also: HashSet<Digest>) -> Result<Freed, ContainerError> {
+        let freed = self.collect_unread(also);
+        // one that is gone is not to be found any more
+        lock(&self.read).clear();
+        freed
+    }
+
+    fn collect_unread(&self, also: HashSet<Digest>) -> Result<Freed, ContainerError> {
         self.kept.collect(&self.blobs, &self.layers, || {
             let mut of_use = also;
             let images = self.records.list::<ImageRecord>(IMAGES)?;

@@ -8,7 +8,7 @@
 //!
 //! **Spares.** A root file system is mounted in 0.3 ms and leaves ten inodes to be made and removed, which on a busy disk is
 //! most of what a short container costs. One that nothing was written to is as it was mounted: where its container is
-//! removed at its end, it is kept for the next of the same image, the same user and the same ids, for a moment.
+//! removed soon after its end, it is kept for the next of the same image, the same user and the same ids, for a moment.
 //!
 //! ```text
 //! containers/ID ── ended, removed, untouched ──▶ roots/spare/ID ── the next ──▶ containers/NEXT
@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sampan_model::{ContainerId, IdRange};
@@ -178,6 +178,21 @@ impl Containers {
             }
         }
     }
+
+    /// Lets go of the root file system of a container that has ended, when it has not been removed for a while.
+    pub(crate) fn let_root_go_later(&self, container: &Arc<Container>) {
+        if lock(&container.root).is_some() {
+            let container = Arc::clone(container);
+            tokio::spawn(async move {
+                tokio::time::sleep(KEPT).await;
+                if container.running_pid().is_err() {
+                    let root = lock(&container.root).take();
+                    // unmounting may wait
+                    let _ = tokio::task::spawn_blocking(move || drop(root)).await;
+                }
+            });
+        }
+    }
 }
 
 impl Inner {
@@ -195,8 +210,7 @@ impl Inner {
         let upper = self.open_upper(record)?;
         let Upper::Directory(directory) = &upper else { return Ok(upper.mount(&places, layers, userns, ids)?) };
         let untouched = directory.join("u");
-        let serves_once = record.spec.remove_at_exit && record.server_id.is_none() && record.spec.runtime.is_none();
-        if !serves_once || untouched.exists() {
+        if record.server_id.is_some() || record.spec.runtime.is_some() || untouched.exists() {
             return Ok(upper.mount(&places, layers, userns, ids)?);
         }
         let of = Of::new(ids, record.spec.owner.uid, layers);

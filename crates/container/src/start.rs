@@ -37,6 +37,7 @@ impl Inner {
 
     fn refuse_to_start(&self, container: &Container) -> Result<(), ContainerError> {
         self.refuse_while_stopping("starting a container")?;
+        self.refuse_without_descriptors("start a container")?;
         match container.record().state.status {
             ContainerStatus::Created | ContainerStatus::Exited => Ok(()),
             ContainerStatus::Running => Err(ContainerError::Running(container.record().spec.name.to_string())),
@@ -102,7 +103,7 @@ impl Inner {
     fn start_process(&self, container: &Container, laps: &mut Laps) -> Result<(u32, Timestamp), ContainerError> {
         let record = container.record();
         let foundation = &self.foundation;
-        let image = Image::read(&**foundation.images.blobs(), &record.spec.image)?;
+        let image = foundation.images.image(&record.spec.image)?;
         // overlay wants the top layer first; the image lists the bottom one first
         let images = &foundation.images;
         let layers = image.layers.iter().rev().map(|layer| images.layers().ensure(layer, &**images.blobs()));

@@ -268,9 +268,10 @@ fn terminal_with_its_size_keys_and_jobs() {
     assert!(said.contains("33 99") && said.contains("/dev/pts/"), "{said}");
     stream.resize(44, 55);
     stream.write(b"stty size\n");
-    stream.until("44 55");
-    // keys that come while it sets the terminal for its prompt are lost
-    stream.until("# ");
+    // keys that come while it sets the terminal for its prompt are lost; the prompt may have come with the line before
+    if !stream.until("44 55").rsplit("44 55").next().is_some_and(|rest| rest.contains("# ")) {
+        stream.until("# ");
+    }
     stream.write(b"\x04");
     assert_eq!(stream.rest().exit_code(), Some(0), "Ctrl-D ends the shell");
 }

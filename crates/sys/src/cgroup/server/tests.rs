@@ -206,7 +206,7 @@ fn the_unified_hierarchy_alone() {
     let place = Place { hierarchy: cgroups.hierarchies[0].clone(), directory: mount.join("server-s") };
     let devices = DefaultDevices::load(&cgroups).unwrap();
     let server = ServerGroup::new(Mounts::V2, vec![place], devices);
-    server.make(&LIMITS).unwrap();
+    server.make(&LIMITS, true).unwrap();
     let container = server.create_container("c", &LIMITS).unwrap();
     let mut child = shell(&container.files(), "echo in; (sleep 60 & sleep 60); read x");
     assert_eq!(line(&mut child), "in");
@@ -355,4 +355,28 @@ fn devices_are_lifted_for_one() {
         let next = group.0.create_server("t", &LIMITS).unwrap().create_container("c", &LIMITS).unwrap();
         assert_eq!(opens(&next), "null full ");
     }
+}
+
+#[test]
+fn a_container_alone_on_its_server() {
+    let cgroups = Cgroups::detect().unwrap();
+    let group = TestGroup::of(&cgroups);
+    let container = group.0.create_alone("s", &LIMITS).unwrap();
+    let server = group.0.server("s").unwrap();
+    assert_eq!(server.containers().unwrap(), Vec::<String>::new());
+
+    let mut child = shell(&server.alone().files(), "echo in; read x");
+    assert_eq!(line(&mut child), "in");
+    assert_eq!((server.pids().unwrap(), container.pids().unwrap()), (vec![child.id()], vec![child.id()]));
+    container.set_devices(EVERY_DEVICE).unwrap();
+    server.update(&Limits { pids: 32, ..LIMITS }).unwrap();
+    assert!(!server.remove_empty(), "one with a process in it");
+    server.kill().unwrap();
+    child.wait().unwrap();
+    server.remove().unwrap();
+    assert!(server.remove_empty(), "one that is gone");
+
+    group.0.create_alone("s", &LIMITS).unwrap();
+    assert!(server.remove_empty());
+    assert_eq!(group.0.servers().unwrap(), Vec::<String>::new());
 }
