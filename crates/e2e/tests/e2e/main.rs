@@ -40,6 +40,7 @@ mod pool;
 mod ports;
 mod processes;
 mod reproducible;
+mod roots;
 mod runtimes;
 mod sdk;
 mod servers;
