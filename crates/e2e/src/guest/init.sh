@@ -26,5 +26,7 @@ program=$1
 shift
 "/programs/$program" "$@"
 echo "guest: ended $?"
+# sets it once all that was written has been sent (TCSADRAIN): a restart waits for nobody's last line
+stty -F /dev/ttyS1 -echo
 # the emulator ends with what it was told to take for a restart
 echo b >/proc/sysrq-trigger
