@@ -128,6 +128,13 @@ impl From<ContainerError> for ApiError {
             ContainerError::NoServerLeft(_) | ContainerError::TooManyContainers(_) => {
                 of(StatusCode::CONFLICT, "no_server_left", Some("remove containers that have ended: `sampan rm NAME`"))
             }
+            ContainerError::NoDescriptors(_) => of(
+                StatusCode::CONFLICT,
+                "no_server_left",
+                Some(
+                    "end containers: `sampan stop NAME`; or raise the daemon's limit: LimitNOFILE= in its unit, `ulimit -Hn`",
+                ),
+            ),
             ContainerError::Publish(error) if error.source.kind() == std::io::ErrorKind::AddrInUse => of(
                 StatusCode::CONFLICT,
                 "port_taken",

@@ -9,6 +9,7 @@
 //! netlink, SQLite) run on tokio's blocking threads.
 
 use std::collections::{BTreeSet, HashMap};
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,7 +42,7 @@ use crate::timing::{Metrics, Timing};
 use crate::wires::Wires;
 use crate::{ContainerError, ContainerRecord, EdgeTables, Images, Machine, Supervisor, Volumes};
 
-/// How many descriptors a start may need at once.
+/// How many descriptors a start may need at once; a sixteenth of all, where that is more, is for several of them.
 const DESCRIPTORS_OF_A_START: u64 = 24;
 
 /// How long one who reads a log waits for what a container that has ended said last.
@@ -388,7 +389,6 @@ impl Containers {
                         Ok(container) => {
                             let _turn = lock(&container.turn);
                             containers.inner.ended(&container, &ended);
-                            containers.let_root_go_later(&container);
                         }
                         Err(_) => containers.inner.unpark(&id),
                     });
@@ -466,18 +466,16 @@ impl Inner {
         if self.stopping.load(Ordering::SeqCst) { Err(ContainerError::Stopping(what)) } else { Ok(()) }
     }
 
-    /// A start needs some descriptors for a moment, and the supervisor's hand some over: where they cannot be taken, the
-    /// connection to it is lost. So none is begun that could not be ended.
-    pub(crate) fn refuse_without_descriptors(&self, what: &'static str) -> Result<(), ContainerError> {
-        let error = |source| ContainerError::Io { what: what.to_owned(), source };
-        use std::os::fd::AsRawFd as _;
-        // the kernel gives the lowest number that is free
-        let next = eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| error(errno.into()))?;
+    /// A start needs some descriptors for a moment, and the supervisor hands some over: where they cannot be taken, the
+    /// connection to it is lost. So none is begun where few are left, be it that others are begun in this moment.
+    pub(crate) fn refuse_without_descriptors(&self) -> Result<(), ContainerError> {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        if u64::try_from(next.as_raw_fd()).is_ok_and(|next| next + DESCRIPTORS_OF_A_START <= limit) {
-            return Ok(());
+        let left = DESCRIPTORS_OF_A_START.max(limit / 16);
+        // the kernel gives the lowest number that is free
+        match eventfd(0, EventfdFlags::CLOEXEC) {
+            Ok(next) if u64::try_from(next.as_raw_fd()).is_ok_and(|next| next + left <= limit) => Ok(()),
+            _ => Err(ContainerError::NoDescriptors(limit)),
         }
-        Err(error(rustix::io::Errno::MFILE.into()))
     }
 
     /// Knows a container from its record (a daemon before this one made it).

@@ -23,17 +23,7 @@ impl Containers {
     /// # Errors
     /// The name is taken, the size is more than the machine has, or the image cannot be run here.
     pub async fn create(&self, spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
-        self.blocking("creating a container", move |inner| inner.create(spec, Some(&inner.pool), Recorded::Now)).await
-    }
-
-    /// As [`create`](Self::create), for whoever starts it next and tells nobody of it before: it is recorded when it runs,
-    /// or does not, and a daemon that is killed until then leaves nothing of it.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn create_to_start(&self, spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
-        let create = move |inner: &Inner| inner.create(spec, Some(&inner.pool), Recorded::WhenStarted);
-        self.blocking("creating a container", create).await
+        self.blocking("creating a container", move |inner| inner.create(spec, Some(&inner.pool))).await
     }
 
     /// Creates a container and starts it; one that cannot be started is there all the same.
@@ -45,20 +35,13 @@ impl Containers {
         spec: ContainerSpec,
     ) -> Result<(ContainerRecord, Result<ContainerRecord, ContainerError>), ContainerError> {
         self.blocking("starting a container", move |inner| {
-            let record = inner.create(spec, Some(&inner.pool), Recorded::WhenStarted)?;
+            let record = inner.create(spec, Some(&inner.pool))?;
             let container = inner.get(&record.id)?;
             let started = inner.start(&container);
             Ok((record, started))
         })
         .await
     }
-}
-
-/// When a container that is created is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Recorded {
-    Now,
-    WhenStarted,
 }
 
 impl Containers {
@@ -68,7 +51,7 @@ impl Containers {
     /// As of [`create`](Self::create).
     pub async fn create_for_later(&self, spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
         self.blocking("creating a container", move |inner| {
-            let record = inner.create(spec, None, Recorded::Now)?;
+            let record = inner.create(spec, None)?;
             let container = inner.get(&record.id)?;
             container.timing.forget();
             container.change(inner, |record| record.for_later = true);
@@ -80,12 +63,7 @@ impl Containers {
 
 impl Inner {
     /// `pool`: where one that is to be started at once gets a server from that waits ready.
-    fn create(
-        &self,
-        mut spec: ContainerSpec,
-        pool: Option<&Pool>,
-        recorded: Recorded,
-    ) -> Result<ContainerRecord, ContainerError> {
+    fn create(&self, mut spec: ContainerSpec, pool: Option<&Pool>) -> Result<ContainerRecord, ContainerError> {
         let mut laps = Laps::begin();
         self.foundation.machine.holds(&spec.size)?;
         self.check_ports(spec.owner.uid, &spec.ports)?;
@@ -151,9 +129,7 @@ impl Inner {
         index.servers.insert(server_index);
         let container = Arc::new(Container::new(record.clone()));
         *lock(&container.child) = child;
-        if recorded == Recorded::Now
-            && let Err(error) = self.foundation.records.put(&record.key(), &record, Durability::RunState)
-        {
+        if let Err(error) = self.foundation.records.put(&record.key(), &record, Durability::RunState) {
             drop(index);
             self.take_down(&container);
             self.forget(&id);

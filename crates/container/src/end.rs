@@ -224,6 +224,7 @@ impl Inner {
         self.limit_again(&container.record());
         self.take_down(container);
         self.forget(&container.id);
+        self.root_ended(container);
     }
 
     fn cgroup_oom_kills(&self, container: &Container) -> u64 {

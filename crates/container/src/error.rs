@@ -99,6 +99,9 @@ pub enum ContainerError {
     /// As many as there may be.
     #[error("there are {0} containers already, the most that an instance has")]
     TooManyContainers(usize),
+    /// A start could not be ended.
+    #[error("too many open files: the daemon may have {0}, and a start needs some of those that are left")]
+    NoDescriptors(u64),
     /// No server of that name.
     #[error("there is no server {0:?}")]
     NoServer(String),

@@ -143,7 +143,7 @@ impl Inner {
     fn fill(&self) -> Result<(), ContainerError> {
         let _turn = lock(&self.pool.filling);
         self.refuse_while_stopping("making a server ahead")?;
-        self.refuse_without_descriptors("make a server ahead")?;
+        self.refuse_without_descriptors()?;
         let id = new_id()?;
         let index = {
             let mut taken = self.index();

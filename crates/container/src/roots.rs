@@ -20,15 +20,17 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use sampan_model::{ContainerId, IdRange};
 use sampan_runtime::mounts;
 use tokio::sync::Notify;
 
 use crate::containers::{Container, Inner, lock};
 use crate::disk::Upper;
+use crate::server::Server;
 use crate::{ContainerError, ContainerRecord, Containers, tree};
 
 /// The layer of places.
@@ -162,35 +164,20 @@ impl Roots {
 }
 
 impl Containers {
-    /// Removes root file systems that wait for nobody, until the daemon stops.
+    /// Removes root file systems that wait for nobody, and lets go of those of containers that ended and stay, until the
+    /// daemon stops.
     pub async fn clear_roots(self) {
         loop {
             self.inner.roots.kept.notified().await;
-            while !lock(&self.inner.roots.spares).is_empty() {
+            let mut are_left = true;
+            while are_left {
                 tokio::time::sleep(KEPT).await;
-                let cleared = self.blocking("removing root file systems", |inner| {
-                    inner.roots.remove(inner.roots.older(KEPT));
-                    Ok(())
-                });
-                if cleared.await.is_err() {
-                    return;
-                }
+                let cleared = self.blocking("removing root file systems", |inner| Ok(inner.clear_roots()));
+                are_left = match cleared.await {
+                    Ok(are_left) => are_left,
+                    Err(_) => return,
+                };
             }
-        }
-    }
-
-    /// Lets go of the root file system of a container that has ended, when it has not been removed for a while.
-    pub(crate) fn let_root_go_later(&self, container: &Arc<Container>) {
-        if lock(&container.root).is_some() {
-            let container = Arc::clone(container);
-            tokio::spawn(async move {
-                tokio::time::sleep(KEPT).await;
-                if container.running_pid().is_err() {
-                    let root = lock(&container.root).take();
-                    // unmounting may wait
-                    let _ = tokio::task::spawn_blocking(move || drop(root)).await;
-                }
-            });
         }
     }
 }
@@ -210,7 +197,9 @@ impl Inner {
         let upper = self.open_upper(record)?;
         let Upper::Directory(directory) = &upper else { return Ok(upper.mount(&places, layers, userns, ids)?) };
         let untouched = directory.join("u");
-        if record.server_id.is_some() || record.spec.runtime.is_some() || untouched.exists() {
+        // the host's root may change a mount as a whole, and another runtime whatever it likes
+        let is_told_apart = record.server_id.is_none() && record.spec.runtime.is_none() && !ids.is_host();
+        if !is_told_apart || untouched.exists() {
             return Ok(upper.mount(&places, layers, userns, ids)?);
         }
         let of = Of::new(ids, record.spec.owner.uid, layers);
@@ -243,10 +232,41 @@ impl Inner {
         Ok(root)
     }
 
+    /// Whether more may have to be cleared later.
+    fn clear_roots(&self) -> bool {
+        self.roots.remove(self.roots.older(KEPT));
+        let mut are_left = !lock(&self.roots.spares).is_empty();
+        for container in self.all() {
+            let ended = container.state().borrow().finished_at;
+            let Some(ended) = ended.filter(|_| container.running_pid().is_err()) else { continue };
+            let is_old = Timestamp::now().duration_since(ended) >= SignedDuration::try_from(KEPT).unwrap_or_default();
+            let mut root = lock(&container.root);
+            let old = root.take_if(|_| is_old);
+            are_left |= root.is_some();
+            // unmounting may wait, and whoever starts or removes it is not to
+            drop(root);
+            drop(old);
+        }
+        are_left
+    }
+
+    /// A container has ended: its root file system may have to be let go of.
+    pub(crate) fn root_ended(&self, container: &Container) {
+        if lock(&container.root).is_some() {
+            self.roots.kept.notify_one();
+        }
+    }
+
     /// Removes what a container has written, or keeps its root file system where that is nothing.
     pub(crate) fn remove_root(&self, container: &Container) -> io::Result<()> {
         let home = self.foundation.containers_dir.join(container.id.as_str());
         let Some(root) = lock(&container.root).take() else { return tree::remove(&home) };
+        // what is left of its processes, if anything, could write to it
+        let is_over = self.server_group(&Server::of(&container.record())).is_ok_and(|group| group.remove_empty());
+        if !is_over {
+            drop(root);
+            return tree::remove(&home);
+        }
         match self.keep_root(root, &home, &container.id) {
             Ok(true) => Ok(()),
             Ok(false) => tree::remove(&home),
@@ -272,6 +292,8 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use sampan_testkit::wait_until;
+
     use super::*;
 
     #[test]
@@ -279,10 +301,14 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let untouched = Mark::of(directory.path()).expect("a mark");
         assert_eq!(Mark::of(directory.path()).expect("a mark"), untouched);
+        let clock = tempfile::NamedTempFile::new_in(directory.path().parent().expect("above it")).expect("a file");
         let changed = |what: &str, change: &dyn Fn(&Path) -> io::Result<()>| {
-            // times are told in ticks where the kernel tells them coarsely
-            std::thread::sleep(Duration::from_millis(20));
             let before = Mark::of(directory.path()).expect("a mark");
+            // where the kernel tells times in ticks, the next one is waited for
+            wait_until("the clock of files to go on", Duration::from_secs(5), || {
+                fs::write(clock.path(), "x").expect("written");
+                Mark::of(clock.path()).expect("a mark").changed > before.changed
+            });
             change(directory.path()).expect(what);
             assert_ne!(Mark::of(directory.path()).expect("a mark"), before, "{what}");
         };

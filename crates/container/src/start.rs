@@ -1,9 +1,9 @@
 //! A container's start: a server with a sealed child in it, a root file system, go.
 //!
-//! What it costs, in order: the image's manifest and config read from disk; where no server waited ready
-//! ([`pool`](crate::pool)), one is made, of two cgroup directories a hierarchy, one clone in the supervisor and some ten
-//! netlink messages; while the child makes its kernel file systems, here an overlay mount; one message to let the child
-//! go. Nothing runs another program. What was made is taken down again where a later step fails.
+//! What it costs, in order: the image's manifest and config, read from disk the first time; where no server waited ready
+//! ([`pool`](crate::pool)), one is made, of a cgroup directory a hierarchy, one clone in the supervisor and some ten
+//! netlink messages; while the child makes its kernel file systems, here an overlay mount, where none serves again
+//! ([`roots`](crate::roots)); one message to let the child go. Nothing runs another program. What was made is taken down again where a later step fails.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -37,7 +37,7 @@ impl Inner {
 
     fn refuse_to_start(&self, container: &Container) -> Result<(), ContainerError> {
         self.refuse_while_stopping("starting a container")?;
-        self.refuse_without_descriptors("start a container")?;
+        self.refuse_without_descriptors()?;
         match container.record().state.status {
             ContainerStatus::Created | ContainerStatus::Exited => Ok(()),
             ContainerStatus::Running => Err(ContainerError::Running(container.record().spec.name.to_string())),

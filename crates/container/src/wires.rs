@@ -110,11 +110,9 @@ impl Wires {
         }
     }
 
-    /// Returns when no wire is on its way out.
-    pub(crate) async fn all_gone(self: &Arc<Self>) {
-        let going: Vec<u32> = self.going.borrow().keys().copied().collect();
-        for index in going {
-            self.gone(index).await;
-        }
+    /// Returns when no wire is on its way out: many go at once by themselves, and one after the other if asked to.
+    pub(crate) async fn all_gone(&self) {
+        // the sender lives as long as this
+        let _ = self.going.subscribe().wait_for(BTreeMap::is_empty).await;
     }
 }

@@ -9,6 +9,9 @@
 //!       container-NAME/            ContainerGroup: a leaf; its processes, and the root of their cgroup namespace
 //! ```
 //!
+//! A server that has one container all its life shares its cgroup with that ([`Group::create_alone`]): a directory a
+//! hierarchy less.
+//!
 //! A server's limits are written on its containers too: the server's are what holds, the containers' are what programs
 //! inside find when they ask how much there is (JVM, .NET, Go's `automaxprocs`). Processes live in leaves only, which
 //! version 2 demands and version 1 does not mind.

@@ -169,7 +169,7 @@ pub(super) async fn run(State(native): Asked, Extension(caller): By, upgrade: Up
         let containers = native.core.containers.clone();
         // a task of its own: whoever asked may go away in the middle, and what it gives then goes as well
         let created = tokio::spawn(async move {
-            let record = containers.create_to_start(spec).await?;
+            let record = containers.create(spec).await?;
             let attached = containers.attach_before_start(&record.id, size);
             let unstarted = Unstarted { containers, record: Some(record) };
             Ok::<_, ContainerError>((unstarted, attached?))

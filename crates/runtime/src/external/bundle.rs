@@ -57,7 +57,8 @@ impl Bundle {
         self.path
     }
 
-    /// Attaches what was handed over, and writes files of the container's own; the paths of the sources of those mounts that have one, in their order.
+    /// Attaches what was handed over, and writes files of the container's own; the paths of the sources of those mounts
+    /// that have one, in their order.
     pub fn attach(
         &mut self,
         root: &OwnedFd,
