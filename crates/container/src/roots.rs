@@ -9,6 +9,7 @@
 //! **Spares.** A root file system is mounted in 0.3 ms and leaves ten inodes to be made and removed, which on a busy disk is
 //! most of what a short container costs. One that nothing was written to is as it was mounted: where its container is
 //! removed soon after its end, it is kept for the next of the same image, the same user and the same ids, for a moment.
+//! Only where nothing of it can have been handed to anybody else ([`may_serve_again`]).
 //!
 //! ```text
 //! containers/ID ── ended, removed, untouched ──▶ roots/spare/ID ── the next ──▶ containers/NEXT
@@ -21,17 +22,18 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use sampan_model::{ContainerId, IdRange};
+use sampan_model::{IdRange, Mount, MountSource};
 use sampan_runtime::mounts;
 use tokio::sync::Notify;
 
 use crate::containers::{Container, Inner, lock};
 use crate::disk::Upper;
 use crate::server::Server;
-use crate::{ContainerError, ContainerRecord, Containers, tree};
+use crate::{ContainerError, ContainerRecord, Containers, confine, tree};
 
 /// The layer of places.
 const PLACES: &str = "places";
@@ -197,9 +199,7 @@ impl Inner {
         let upper = self.open_upper(record)?;
         let Upper::Directory(directory) = &upper else { return Ok(upper.mount(&places, layers, userns, ids)?) };
         let untouched = directory.join("u");
-        // the host's root may change a mount as a whole, and another runtime whatever it likes
-        let is_told_apart = record.server_id.is_none() && record.spec.runtime.is_none() && !ids.is_host();
-        if !is_told_apart || untouched.exists() {
+        if !may_serve_again(record) || untouched.exists() {
             return Ok(upper.mount(&places, layers, userns, ids)?);
         }
         let of = Of::new(ids, record.spec.owner.uid, layers);
@@ -261,13 +261,7 @@ impl Inner {
     pub(crate) fn remove_root(&self, container: &Container) -> io::Result<()> {
         let home = self.foundation.containers_dir.join(container.id.as_str());
         let Some(root) = lock(&container.root).take() else { return tree::remove(&home) };
-        // what is left of its processes, if anything, could write to it
-        let is_over = self.server_group(&Server::of(&container.record())).is_ok_and(|group| group.remove_empty());
-        if !is_over {
-            drop(root);
-            return tree::remove(&home);
-        }
-        match self.keep_root(root, &home, &container.id) {
+        match self.keep_root(container, root, &home) {
             Ok(true) => Ok(()),
             Ok(false) => tree::remove(&home),
             Err(error) => {
@@ -277,17 +271,32 @@ impl Inner {
         }
     }
 
-    fn keep_root(&self, root: Spare, home: &Path, id: &ContainerId) -> io::Result<bool> {
+    /// Whether it was kept.
+    fn keep_root(&self, container: &Container, root: Spare, home: &Path) -> io::Result<bool> {
+        // what is left of its processes, if anything, could write to it yet
+        let is_over = self.server_group(&Server::of(&container.record())).is_ok_and(|group| group.remove_empty());
         let written = home.join("upper/u");
         let is_untouched = Mark::of(&written)? == root.untouched && fs::read_dir(written)?.next().is_none();
-        if !is_untouched || self.stopping.load(std::sync::atomic::Ordering::SeqCst) {
+        if !is_over || !is_untouched || self.stopping.load(Ordering::SeqCst) {
             return Ok(false);
         }
-        fs::rename(home, self.roots.spare().join(id.as_str()))?;
-        let spare = Spare { name: id.to_string(), since: Instant::now(), ..root };
-        self.roots.remove(self.roots.put(spare));
+        let name = container.id.to_string();
+        fs::rename(home, self.roots.spare().join(&name))?;
+        self.roots.remove(self.roots.put(Spare { name, since: Instant::now(), ..root }));
         Ok(true)
     }
+}
+
+/// Whether nobody can hold on to a container's root file system when it has ended. A descriptor of a directory could be
+/// handed to another container over a socket in what both have mounted, and lead into whoever comes next; the host's root
+/// may change a mount as a whole; another runtime does what it likes.
+fn may_serve_again(record: &ContainerRecord) -> bool {
+    let is_its_own = |mount: &Mount| matches!(mount.source, MountSource::Tmpfs { .. });
+    let spec = &record.spec;
+    record.server_id.is_none()
+        && spec.runtime.is_none()
+        && confine::is_usual(&spec.confinement)
+        && spec.mounts.iter().all(is_its_own)
 }
 
 #[cfg(test)]

@@ -31,9 +31,12 @@ fn waiting(sampan: &Sampan, id: &str) -> Pid {
     let short = &id[..12];
     let of =
         |hierarchy: &str| PathBuf::from("/sys/fs/cgroup").join(hierarchy).join(&name).join(format!("server-{short}"));
-    let procs = ["pids", ""].map(|hierarchy| fs::read_to_string(of(hierarchy).join("cgroup.procs")));
-    let pid = procs.into_iter().find_map(Result::ok).expect("its cgroup");
-    pid.trim().parse().ok().and_then(Pid::from_raw).expect("one process")
+    // it is listed when it was cloned, and joins its cgroup itself, a moment later
+    wait_for("one process in its cgroup", SOON, || {
+        let procs = ["pids", ""].map(|hierarchy| fs::read_to_string(of(hierarchy).join("cgroup.procs")));
+        let pid = procs.into_iter().find_map(Result::ok).expect("its cgroup");
+        pid.trim().parse().ok().and_then(Pid::from_raw)
+    })
 }
 
 fn with_busybox() -> Sampan {

@@ -44,6 +44,20 @@ fn what_nobody_wrote_to_serves_again_and_nothing_else() {
     for _ in 0..3 {
         assert_eq!(run(LOOK), fresh, "after cp");
     }
+    // nor is one of which somebody else may hold on to a part: a socket in what is mounted hands over descriptors
+    let kept = |options: &[&str]| {
+        let id = sampan.ok(&[&["run", "-d"], options, &["bb", "true"]].concat());
+        sampan.ok(&["wait", &id]);
+        sampan.ok(&["rm", &id]);
+        sampan.root().join("roots/spare").join(&id).exists()
+    };
+    // on a place that is there: one that has to be made is written
+    for options in [&[][..], &["--tmpfs", "/dev/shm"], &["--read-only"], &["--cap-add", "SYS_ADMIN"]] {
+        assert!(kept(options), "{options:?}");
+    }
+    for options in [&["-v", "shared:/dev/shm"][..], &["--privileged"], &["--userns", "host"]] {
+        assert!(!kept(options), "{options:?}");
+    }
     // in the end none is kept
     let spare = sampan.root().join("roots/spare");
     wait_until("those that waited to be removed", Duration::from_secs(60), || {
