@@ -199,10 +199,15 @@ impl Container {
     /// Waits until what a container that has ended said last is in its log: the end is told before. It is worth the wait
     /// for the logger, but not a long one.
     pub(crate) async fn last_words(&self) {
-        let mut logged = self.logged.subscribe();
         if self.state.borrow().status == ContainerStatus::Exited {
-            let _ = tokio::time::timeout(LOGGED_WITHIN, logged.wait_for(|logged| *logged)).await;
+            self.all_logged().await;
         }
+    }
+
+    /// Waits until the logger has nothing more to write of what has ended, a while at most.
+    pub(crate) async fn all_logged(&self) {
+        let mut logged = self.logged.subscribe();
+        let _ = tokio::time::timeout(LOGGED_WITHIN, logged.wait_for(|logged| *logged)).await;
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sampan_model::{ContainerId, ContainerState, ContainerStatus};
 use sampan_runtime::logs;
 use sampan_runtime::wire::{Ended, Request};
+use tokio::runtime::Handle;
 
 use crate::containers::{Container, Inner, lock};
 use crate::servers::whole;
@@ -264,6 +265,8 @@ impl Inner {
         self.remove_from_disk(&container.record())?;
         self.remove_root(container)
             .map_err(|source| ContainerError::Io { what: format!("remove the files of {}", container.id), source })?;
+        // what it writes after that would be a file of nobody's
+        Handle::current().block_on(container.all_logged());
         logs::remove(&self.foundation.logs_dir, &container.id)
             .map_err(|source| ContainerError::Io { what: format!("remove the log of {}", container.id), source })?;
         failpoint::reach("container_files_removed");
