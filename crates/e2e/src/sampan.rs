@@ -313,10 +313,13 @@ pub fn body_of(url: &str) -> String {
     })
 }
 
-/// Whether the process has ended (it may wait for its parent).
+/// Whether the process has ended, with all its threads (it may wait for its parent).
 pub fn is_gone(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+    let Some((_, rest)) = stat.rsplit_once(')') else { return true };
+    // a killed leader is a zombie before its threads have closed what they share
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    matches!(fields.first(), Some(&("Z" | "X"))) && matches!(fields.get(17), Some(&("0" | "1")))
 }
 
 /// The proportional set size of a process, in KiB.

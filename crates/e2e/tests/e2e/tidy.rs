@@ -1,6 +1,8 @@
 //! Nothing stays. (That `purge` leaves nothing is asserted at the end of every test, by the harness.)
 
 use std::fs;
+use std::io::Read as _;
+use std::os::unix::net::UnixListener;
 
 use sampan_e2e::sampan::SOON;
 use sampan_e2e::{Sampan, sources};
@@ -67,6 +69,27 @@ fn purge_while_the_daemon_is_dead() {
     sampan.up(&sources::fixture("probe"), &[]);
     sampan.kill("daemon");
     sampan.assert_purged();
+}
+
+/// A killed daemon's socket is there until the last of its threads has ended: whoever connects then is reset.
+#[test]
+fn purge_while_the_daemon_dies() {
+    let sampan = Sampan::new();
+    sampan.up(&sources::fixture("probe"), &[]);
+    sampan.kill("daemon");
+    let socket = sampan.root().join("run/sampan.sock");
+    fs::remove_file(&socket).expect("the dead daemon's socket is there");
+    let dying = UnixListener::bind(&socket).expect("a socket in its place");
+    let reset = std::thread::spawn(move || {
+        let (mut looked, _) = dying.accept().expect("purge looks whether there is a daemon");
+        drop(looked);
+        (looked, _) = dying.accept().expect("and asks it");
+        looked.read_exact(&mut [0]).expect("a request");
+        drop(dying);
+        // bytes of it are unread: that is a reset (unix(7))
+    });
+    sampan.assert_purged();
+    reset.join().expect("purge met the dying one");
 }
 
 #[test]

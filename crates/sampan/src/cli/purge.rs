@@ -104,11 +104,13 @@ fn confirm(root: &Root) -> Result<(), Failure> {
 
 /// Has the daemon take apart what lives outside the root.
 async fn take_apart(globals: &Globals, root: &Root) -> Result<(), Failure> {
-    let client = match Client::connect(root).await {
+    let client = match find_daemon(root).await {
         Ok(client) => client,
-        Err(ClientError::NoDaemon { .. }) if rustix::process::geteuid().is_root() => {
-            match ensure_started(root, &start_options(globals)?).await {
-                Ok(()) => Client::connect(root).await?,
+        // one that was just killed is connected to, and lost, as long as its last thread takes to end
+        Err(error) if error.is_lost() && rustix::process::geteuid().is_root() => {
+            let options = start_options(globals)?;
+            match ensure_started(root, &options).await {
+                Ok(()) => Client::on_demand(root, &options),
                 Err(error) if supervisor_answers(root) => {
                     let failure = Failure::from(ClientError::Start(error));
                     return Err(failure.with_hint("containers run on under the supervisor: mend this first"));
@@ -126,6 +128,13 @@ async fn take_apart(globals: &Globals, root: &Root) -> Result<(), Failure> {
     let processes = Processes::of(&client.daemon().await?);
     client.purge().await?;
     processes.wait_for_end().await
+}
+
+/// The client of a daemon that answers.
+async fn find_daemon(root: &Root) -> Result<Client, ClientError> {
+    let client = Client::connect(root).await?;
+    client.daemon().await?;
+    Ok(client)
 }
 
 fn supervisor_answers(root: &Root) -> bool {
