@@ -102,7 +102,7 @@ impl Core {
             }
             Action::PutService(spec) => {
                 if let Some(server) = &spec.server {
-                    self.own_server(caller, server)?;
+                    caller.own_server(&self.containers, server)?;
                 }
                 Ok(Outcome::Deploy(self.services.put(*spec, &caller.owner()).await?))
             }
@@ -159,7 +159,11 @@ impl Core {
                     self.containers.want_stopped(&record.id).await?;
                 }
                 self.containers.remove(&record.id, force == Force::Yes).await?;
-                self.services.collect_garbage().await;
+                let image = record.spec.image;
+                if !self.on_images(caller, move |images| images.is_named(&image)).await? {
+                    // it was there for its containers alone
+                    self.services.collect_garbage().await;
+                }
                 Ok(Outcome::Done)
             }
             Action::ReadLog(name, range) => self.read_log(caller, &name, range).await,
@@ -211,17 +215,18 @@ impl Core {
     }
 
     async fn run(&self, caller: &Caller, asked: ContainerCreate, start: Start) -> Result<Outcome, ApiError> {
-        let spec = self.spec_of(caller, asked).await?;
+        let (containers, caller) = (self.containers.clone(), caller.clone());
         // a task of its own: whoever asked may go away in the middle, and no half is to be left then
-        let containers = self.containers.clone();
         let ran = tokio::spawn(async move {
+            let all = containers.clone();
+            let spec = move || caller.spec_of(&all, asked);
             match start {
                 Start::Now => {
                     let (record, started) = containers.create_and_start(spec).await?;
                     if started.is_err() {
                         remove_unstarted(&containers, &record).await;
                     }
-                    started
+                    Ok(started?)
                 }
                 Start::Later => containers.create_for_later(spec).await,
             }
@@ -248,7 +253,7 @@ impl Core {
         if let Ok(label) = Label::parse(name) {
             let service = self.own_service(caller, &label).ok().and_then(|()| self.services.get(&label).ok());
             objects.extend(service.map(|service| object(&service)));
-            let server = self.own_server(caller, &label).ok();
+            let server = caller.own_server(&self.containers, &label).ok();
             objects.extend(server.map(|server| object(&self.server_view(&server))));
         }
         match self.containers.find_of(&caller.owner(), name) {

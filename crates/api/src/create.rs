@@ -1,15 +1,16 @@
 //! What is asked of a new container, made complete.
 
+use sampan_container::Containers;
 use sampan_model::view::ContainerCreate;
 use sampan_model::{ContainerName, ContainerSpec, Protocol, PublishedPort, signal};
 
-use crate::{ApiError, Caller, Core};
+use crate::{ApiError, Caller};
 
-impl Core {
-    /// The spec of a container that `caller` asks for.
-    pub(crate) async fn spec_of(&self, caller: &Caller, asked: ContainerCreate) -> Result<ContainerSpec, ApiError> {
-        let image_name = asked.image.clone();
-        let image = self.on_images(caller, move |images| images.resolve(&asked.image)).await?;
+impl Caller {
+    /// The spec of a container that they ask for. Blocks.
+    pub(crate) fn spec_of(&self, containers: &Containers, asked: ContainerCreate) -> Result<ContainerSpec, ApiError> {
+        let images = containers.images().of(&self.owner());
+        let image = images.resolve(&asked.image)?;
         let name = match asked.name {
             Some(name) => name,
             None => made_up_name()?,
@@ -17,19 +18,18 @@ impl Core {
         let stop_signal = asked.stop_signal.as_deref().map(signal::parse).transpose();
         let stop_signal = stop_signal.map_err(|error| ApiError::bad_request(error.to_string()))?;
         if let Some(server) = &asked.server {
-            self.own_server(caller, server)?;
+            self.own_server(containers, server)?;
         }
         let mut ports = asked.ports;
         if asked.publish_all {
-            let image = image.clone();
-            let declared = self.on_images(caller, move |images| images.image(&image)).await?;
+            let declared = images.image(&image)?;
             ports.extend(declared.config.exposed_ports.iter().filter_map(|port| on_a_free_port(port)));
         }
-        let new = ContainerSpec::new(name, image, image_name);
+        let new = ContainerSpec::new(name, image, asked.image);
         Ok(ContainerSpec {
             host_name: asked.host_name.unwrap_or_else(|| new.host_name.clone()),
             size: asked.size,
-            owner: caller.owner(),
+            owner: self.owner(),
             server: asked.server,
             entrypoint: asked.entrypoint,
             command: asked.command,

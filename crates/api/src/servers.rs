@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sampan_container::{ContainerError, ServerRecord};
+use sampan_container::{ContainerError, Containers, ServerRecord};
 use sampan_model::view::{ServerCreate, ServerResize, ServerView};
 use sampan_model::{Label, ServerSpec};
 
@@ -27,6 +27,18 @@ pub enum ServerAction {
     Close(Label),
 }
 
+impl Caller {
+    /// The server of a name, where they may touch it. Others' are not there.
+    pub(crate) fn own_server(&self, containers: &Containers, name: &Label) -> Result<ServerRecord, ApiError> {
+        let record = containers.server(name)?;
+        if self.owner().may_touch(&record.spec.owner) {
+            Ok(record)
+        } else {
+            Err(ContainerError::NoServer(name.to_string()).into())
+        }
+    }
+}
+
 impl Core {
     /// Carries out what is asked by `caller`.
     pub(crate) async fn servers(&self, caller: &Caller, action: ServerAction) -> Result<Outcome, ApiError> {
@@ -41,37 +53,27 @@ impl Core {
                 servers.retain(|record| caller.owner().may_touch(&record.spec.owner));
                 return Ok(Outcome::Servers(servers.iter().map(|record| self.server_view(record)).collect()));
             }
-            ServerAction::Show(name) => self.own_server(caller, &name)?,
+            ServerAction::Show(name) => caller.own_server(&self.containers, &name)?,
             ServerAction::Start(name) => {
-                self.own_server(caller, &name)?;
+                caller.own_server(&self.containers, &name)?;
                 self.services.start_server(&name).await?
             }
             ServerAction::Stop(name, grace) => {
-                self.own_server(caller, &name)?;
+                caller.own_server(&self.containers, &name)?;
                 containers.stop_server(&name, grace).await?
             }
             ServerAction::Resize(name, resize) => {
-                self.own_server(caller, &name)?;
+                caller.own_server(&self.containers, &name)?;
                 containers.resize_server(&name, resize).await?
             }
             ServerAction::Close(name) => {
-                self.own_server(caller, &name)?;
+                caller.own_server(&self.containers, &name)?;
                 self.services.close_server(&name).await?;
                 self.services.collect_garbage().await;
                 return Ok(Outcome::Done);
             }
         };
         Ok(Outcome::Server(Box::new(self.server_view(&record))))
-    }
-
-    /// The server of a name, where the caller may touch it. Others' are not there.
-    pub(crate) fn own_server(&self, caller: &Caller, name: &Label) -> Result<ServerRecord, ApiError> {
-        let record = self.containers.server(name)?;
-        if caller.owner().may_touch(&record.spec.owner) {
-            Ok(record)
-        } else {
-            Err(ContainerError::NoServer(name.to_string()).into())
-        }
     }
 
     /// A server with what is on it.

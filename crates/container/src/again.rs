@@ -81,6 +81,7 @@ impl Containers {
                 return Err(ContainerError::ServerStopped(named.record().spec.name.to_string()));
             }
             container.change(inner, |record| record.state.restarts = record.state.restarts.saturating_add(1));
+            inner.refuse_to_start(&container)?;
             inner.start_in_turn(&container)
         })
         .await

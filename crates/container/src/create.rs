@@ -17,24 +17,35 @@ use crate::{ContainerError, ContainerRecord, Containers, confine, disk, failpoin
 /// The most containers of one instance, be it that they share servers: the supervisor holds descriptors for each.
 const MOST_CONTAINERS: usize = SERVERS as usize;
 
+/// What is asked of a container, told on a thread that may block: an image's name may have to be looked up.
+pub trait Asked<E>: FnOnce() -> Result<ContainerSpec, E> + Send + 'static {}
+
+impl<E, F: FnOnce() -> Result<ContainerSpec, E> + Send + 'static> Asked<E> for F {}
+
 impl Containers {
     /// Records a container. It is not started.
     ///
     /// # Errors
-    /// The name is taken, the size is more than the machine has, or the image cannot be run here.
-    pub async fn create(&self, spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
-        self.blocking("creating a container", move |inner| inner.create(spec, Some(&inner.pool))).await
+    /// The name is taken, the size is more than the machine has, or the image cannot be run here; and what `asked` says.
+    pub async fn create<E>(&self, asked: impl Asked<E>) -> Result<ContainerRecord, E>
+    where
+        E: From<ContainerError> + Send + 'static,
+    {
+        self.of(asked, |inner, spec| inner.create(spec, Some(&inner.pool))).await
     }
 
     /// Creates a container and starts it; one that cannot be started is there all the same.
     ///
     /// # Errors
     /// As of [`create`](Self::create), and, inside, of [`start`](Self::start).
-    pub async fn create_and_start(
+    pub async fn create_and_start<E>(
         &self,
-        spec: ContainerSpec,
-    ) -> Result<(ContainerRecord, Result<ContainerRecord, ContainerError>), ContainerError> {
-        self.blocking("starting a container", move |inner| {
+        asked: impl Asked<E>,
+    ) -> Result<(ContainerRecord, Result<ContainerRecord, ContainerError>), E>
+    where
+        E: From<ContainerError> + Send + 'static,
+    {
+        self.of(asked, |inner, spec| {
             let record = inner.create(spec, Some(&inner.pool))?;
             let container = inner.get(&record.id)?;
             let started = inner.start(&container);
@@ -42,15 +53,16 @@ impl Containers {
         })
         .await
     }
-}
 
-impl Containers {
     /// Records a container that is to be started later, by whoever wants it: the next daemon leaves it so.
     ///
     /// # Errors
     /// As of [`create`](Self::create).
-    pub async fn create_for_later(&self, spec: ContainerSpec) -> Result<ContainerRecord, ContainerError> {
-        self.blocking("creating a container", move |inner| {
+    pub async fn create_for_later<E>(&self, asked: impl Asked<E>) -> Result<ContainerRecord, E>
+    where
+        E: From<ContainerError> + Send + 'static,
+    {
+        self.of(asked, |inner, spec| {
             let record = inner.create(spec, None)?;
             let container = inner.get(&record.id)?;
             container.timing.forget();
@@ -58,6 +70,19 @@ impl Containers {
             Ok(container.record())
         })
         .await
+    }
+
+    async fn of<T, E>(
+        &self,
+        asked: impl Asked<E>,
+        make: impl FnOnce(&Inner, ContainerSpec) -> Result<T, ContainerError> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<ContainerError> + Send + 'static,
+    {
+        let made = move |inner: &Inner| Ok(asked().and_then(|spec| Ok(make(inner, spec)?)));
+        self.blocking("creating a container", made).await?
     }
 }
 

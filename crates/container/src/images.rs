@@ -228,6 +228,14 @@ impl Images {
         Ok(view(name.as_str(), &record.value))
     }
 
+    /// Whether anybody has a name for this image. Blocks.
+    ///
+    /// # Errors
+    /// The records cannot be read.
+    pub fn is_named(&self, manifest: &Digest) -> Result<bool, ContainerError> {
+        Ok(self.records.list::<ImageRecord>(IMAGES)?.iter().any(|(_, record)| record.value.manifest == *manifest))
+    }
+
     /// All that there is to say of the image of a name. Blocks.
     ///
     /// # Errors

@@ -58,6 +58,7 @@ mod wires;
 pub use attach::{Attached, Input, MOST_ATTACHED, Signals};
 pub use confine::ConfineError;
 pub use containers::{Containers, Foundation};
+pub use create::Asked;
 pub use disk::DiskError;
 pub use edge::EdgeTables;
 pub use error::ContainerError;

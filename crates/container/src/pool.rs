@@ -15,14 +15,15 @@
 //! What has just been taken is being started by somebody who is not to wait for the next being made: the pool is filled
 //! again after a moment of calm, or when it is empty.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
 use sampan_model::{Confinement, ContainerId, IdRange, ServerSize};
 use sampan_runtime::defaults;
-use sampan_runtime::wire::{CreateSpec, Reply, Request};
+use sampan_runtime::wire::{self, CreateSpec, Reply, Request};
 use tokio::sync::Notify;
 
 use crate::containers::{Inner, lock};
@@ -170,17 +171,17 @@ impl Inner {
 
     /// Makes a container's cgroup, and its server with it where that is its own; and a child there that waits. Where it
     /// fails, what was made is to be taken down by whoever asked.
+    ///
+    /// The supervisor clones while the cgroups are made that the child is not born in; it joins them when they are there.
     pub(crate) fn make_child(
         &self,
         id: &ContainerId,
         server: &Server,
         asked: &Confinement,
     ) -> Result<Child, ContainerError> {
-        let group = self.make_group(id, server)?;
         let devices = devices::of(asked).map_err(ConfineError::from)?;
-        if let Some(rules) = devices.rules {
-            group.set_devices(&rules)?;
-        }
+        let parameters = confine::parameters(asked)?;
+        let (group, making) = self.begin_group(id, server)?;
         let (masked_paths, readonly_paths) = confine::closed_paths(asked);
         let spec = CreateSpec {
             id: id.clone(),
@@ -191,17 +192,29 @@ impl Inner {
             readonly_paths,
             writable_kernel: asked.privileged,
             nodes: devices.nodes,
-            sysctls: confine::parameters(asked)?,
+            sysctls: parameters,
             shm_bytes: asked.shm_bytes.map_or(defaults::SHM_BYTES, |size| size.0),
             server: server.shared.then(|| server.id.clone()),
         };
-        let (reply, fds) = self.foundation.supervisor.call(Request::Create(Box::new(spec)), &[])?;
+        let (gate, opened) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|errno| ContainerError::Io { what: "make a pipe".to_owned(), source: errno.into() })?;
+        let question = self.foundation.supervisor.ask(Request::Create(Box::new(spec)), &[gate.as_fd()])?;
+        drop(gate);
+        let made = making.finish().and_then(|()| devices.rules.map_or(Ok(()), |rules| group.set_devices(&rules)));
+        if made.is_ok() {
+            // a child that has ended says why itself
+            let _ = rustix::io::write(&opened, wire::JOIN);
+        }
+        drop(opened);
+        let answer = question.answer();
+        made?;
+        let (reply, fds) = answer?;
         let Reply::Created { pid } = reply else { return Err(unexpected("create")) };
         let [pidfd, user_namespace, netns]: [OwnedFd; 3] = fds.try_into().map_err(|_| unexpected("create"))?;
         failpoint::reach("container_created");
         let name_service = match server.shared {
             true => None,
-            false => Some(self.connect(server, std::os::fd::AsFd::as_fd(&netns))?),
+            false => Some(self.connect(server, netns.as_fd())?),
         };
         Ok(Child { pid, pidfd, user_namespace, name_service })
     }

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use sampan_model::{ByteSize, ContainerId, ServerSize};
-use sampan_runtime::cgroup::{CgroupError, ContainerGroup, Limits, ServerGroup};
+use sampan_runtime::cgroup::{CgroupError, ContainerGroup, Limits, Making, ServerGroup};
 
 use crate::containers::{Container, Inner};
 use crate::{ContainerError, ContainerRecord};
@@ -66,13 +66,17 @@ impl Inner {
         if server.shared { group.container(id.short()) } else { Ok(group.alone()) }
     }
 
-    /// Makes a container's cgroup; where its server is its own, that is the server's.
-    pub(crate) fn make_group(&self, id: &ContainerId, server: &Server) -> Result<ContainerGroup, CgroupError> {
+    /// Begins to make a container's cgroup; where its server is its own, that is the server's.
+    pub(crate) fn begin_group(
+        &self,
+        id: &ContainerId,
+        server: &Server,
+    ) -> Result<(ContainerGroup, Making), CgroupError> {
         let limits = limits(&server.size);
         if server.shared {
-            self.server_group(server)?.create_container(id.short(), &limits)
+            self.server_group(server)?.begin_container(id.short(), &limits)
         } else {
-            self.foundation.cgroups.create_alone(server.id.short(), &limits)
+            self.foundation.cgroups.begin_alone(server.id.short(), &limits)
         }
     }
 

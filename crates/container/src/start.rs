@@ -35,7 +35,7 @@ impl Inner {
         self.start_in_turn(container)
     }
 
-    fn refuse_to_start(&self, container: &Container) -> Result<(), ContainerError> {
+    pub(crate) fn refuse_to_start(&self, container: &Container) -> Result<(), ContainerError> {
         self.refuse_while_stopping("starting a container")?;
         self.refuse_without_descriptors()?;
         match container.record().state.status {
@@ -45,9 +45,8 @@ impl Inner {
         }
     }
 
-    /// The container has its turn.
+    /// The container has its turn, and is not [refused](Self::refuse_to_start).
     pub(crate) fn start_in_turn(&self, container: &Container) -> Result<ContainerRecord, ContainerError> {
-        self.refuse_to_start(container)?;
         // until it runs, its server is neither taken down nor changed
         let named = self.named_of(&container.record())?;
         let _gate = named.as_ref().map(|named| self.enter(named)).transpose()?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sampan_runtime::link::{Link, LinkError};
+use sampan_runtime::link::{Link, LinkError, Question};
 use sampan_runtime::supervisor::SupervisorConfig;
 use sampan_runtime::wire::{Event, Reply, Request, Welcome};
 use tokio::sync::mpsc;
@@ -67,6 +67,14 @@ impl Supervisor {
     /// The supervisor is gone, or it refused.
     pub fn call(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>), LinkError> {
         self.link.call(request, fds)
+    }
+
+    /// Asks, and leaves the time until the answer comes to the caller.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub(crate) fn ask(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Question, LinkError> {
+        self.link.ask(request, fds)
     }
 
     /// Whether the supervisor has closed the connection.

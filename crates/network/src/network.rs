@@ -106,7 +106,7 @@ impl Network {
     ///
     /// ```text
     /// sendto, recvfrom × 2   host     wire made · no IPv6 · switches · up · neighbour · route
-    /// clone, setns           ┐        a thread in the server's namespace
+    /// setns                  ┐        the thread is in the server's namespace
     /// socket, setsockopt × 2 │
     /// sendto, recvfrom × 2   │ inside lo up · no IPv6 · eth0 up · address · neighbour · default route
     /// socket, bind × 2 …     ┘        127.0.0.11:53

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! still the host's root, without its capabilities (they are of the new user namespace)
-//!   join the cgroups              the host's root may write there; the container's may not
+//!   join the cgroups              when they are there; the host's root may write there, the container's may not
 //! ── the supervisor has written the id maps, and raised what limits are to be raised ──
 //! root of the container
 //!   cgroup namespace              after joining: what it is in is what it sees as "/"
@@ -39,12 +39,12 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
 use sampan_model::IdRange;
-use sampan_sys::clone::{Namespaces, unshare};
+use sampan_sys::clone::{Namespaces, keep_only, unshare};
 use sampan_sys::{frame, identity, process};
 
 use self::program::{Program, begin_session};
 use self::terminal::Terminal;
-use crate::wire::{CreateSpec, Failure, StartSpec};
+use crate::wire::{CreateSpec, Failure, JOIN, StartSpec};
 
 /// To the child: its id maps are written. The next word is a [`StartSpec`] in JSON: what it becomes. Beside it, in this
 /// order, its standard input, output and error where it has no terminal, its root file system, and what is mounted there.
@@ -79,10 +79,11 @@ const BESIDE_USERS: Namespaces =
     Namespaces::MOUNT.and(Namespaces::PID).and(Namespaces::IPC).and(Namespaces::UTS).and(Namespaces::NET);
 
 /// Runs in the child, whose working directory is the supervisor's [stage](crate::supervisor), and becomes the program;
-/// or gives the code to exit with. `nodes`: mounts of [`CreateSpec::nodes`], where it cannot make them itself. `socket`:
-/// where it is told and tells.
-pub(crate) fn run(spec: &CreateSpec, nodes: &[OwnedFd], socket: BorrowedFd<'_>) -> u8 {
-    let Err(stopped) = seal(spec, nodes, socket);
+/// or gives the code to exit with. `nodes`: mounts of [`CreateSpec::nodes`], where it cannot make them itself. `gate`:
+/// where it is told that its cgroups are there, if they are not yet. `socket`: where it is told everything else, and
+/// tells.
+pub(crate) fn run(spec: &CreateSpec, nodes: &[OwnedFd], gate: Option<BorrowedFd<'_>>, socket: BorrowedFd<'_>) -> u8 {
+    let Err(stopped) = seal(spec, nodes, gate, socket);
     report(stopped, socket)
 }
 
@@ -134,8 +135,18 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     }
 }
 
-fn seal(spec: &CreateSpec, nodes: &[OwnedFd], socket: BorrowedFd<'_>) -> Result<Infallible, Stopped> {
+fn seal(
+    spec: &CreateSpec,
+    nodes: &[OwnedFd],
+    gate: Option<BorrowedFd<'_>>,
+    socket: BorrowedFd<'_>,
+) -> Result<Infallible, Stopped> {
     process::set_dumpable(false).step("close itself to others")?;
+    if let Some(gate) = gate {
+        pass(gate)?;
+        let kept: Vec<BorrowedFd<'_>> = nodes.iter().map(|node| node.as_fd()).chain([socket]).collect();
+        keep_only(&kept);
+    }
     join_cgroups(&spec.cgroup_files)?;
 
     if hear(socket)?.body != MAPPED {
@@ -199,6 +210,14 @@ pub(crate) fn hear(socket: BorrowedFd<'_>) -> Result<frame::Frame, Stopped> {
 
 pub(crate) fn out_of_turn() -> Failure {
     Failure::because("hear from the supervisor", "it said something out of turn")
+}
+
+/// Waits until the cgroups are there.
+fn pass(gate: BorrowedFd<'_>) -> Result<(), Stopped> {
+    let mut word = [0; JOIN.len()];
+    let read = rustix::io::retry_on_intr(|| rustix::io::read(gate, &mut word)).step("wait for its cgroups")?;
+    // who makes them has given up, and says why itself
+    if word[..read] == *JOIN { Ok(()) } else { Err(Stopped::Alone) }
 }
 
 /// Whether this is the file by which a cgroup of version 2 is joined. The child is in that one already: it was cloned

@@ -33,8 +33,14 @@ pub const UMASK: u32 = 0o022;
 /// Where a program without `PATH` in its environment is searched.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What the kernel would tell a container about its host: hidden.
+/// What the kernel would tell a container about its host: hidden. A processor that is plugged in later counts from the
+/// next start of this process, as with Docker.
 pub fn masked_paths() -> Vec<String> {
+    static PATHS: LazyLock<Vec<String>> = LazyLock::new(find_masked_paths);
+    PATHS.clone()
+}
+
+fn find_masked_paths() -> Vec<String> {
     let fixed = [
         "/proc/acpi",
         "/proc/asound",

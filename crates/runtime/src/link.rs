@@ -93,6 +93,14 @@ impl Link {
     /// # Errors
     /// [`LinkError::Refused`] with the supervisor's reason; [`LinkError::Closed`] where it is gone.
     pub fn call(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Answer, LinkError> {
+        self.ask(request, fds)?.answer()
+    }
+
+    /// Asks, and leaves the time until the answer comes to the caller.
+    ///
+    /// # Errors
+    /// [`LinkError::Closed`] where the supervisor is gone; [`LinkError::Speak`].
+    pub fn ask(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Question, LinkError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let number = {
             let mut state = self.shared.state();
@@ -113,11 +121,7 @@ impl Link {
                 LinkError::Speak(error)
             });
         }
-        match receiver.recv() {
-            Ok((Reply::Failed(failure), _)) => Err(LinkError::Refused(failure)),
-            Ok(answer) => Ok(answer),
-            Err(mpsc::RecvError) => Err(LinkError::Closed),
-        }
+        Ok(Question(receiver))
     }
 
     /// Has `then` called once when the connection is closed: at once where it is already, else on the link's thread.
@@ -128,6 +132,25 @@ impl Link {
             then();
         } else {
             state.on_closed.push(Box::new(then));
+        }
+    }
+}
+
+/// What was asked and is to be answered. Dropped, nobody hears the answer, and what came beside it is closed.
+#[derive(Debug)]
+#[must_use = "what is asked is not known to be done before it is answered"]
+pub struct Question(mpsc::Receiver<Answer>);
+
+impl Question {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// As of [`Link::call`].
+    pub fn answer(self) -> Result<Answer, LinkError> {
+        match self.0.recv() {
+            Ok((Reply::Failed(failure), _)) => Err(LinkError::Refused(failure)),
+            Ok(answer) => Ok(answer),
+            Err(mpsc::RecvError) => Err(LinkError::Closed),
         }
     }
 }

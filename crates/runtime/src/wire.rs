@@ -1,5 +1,5 @@
 //! What daemon and supervisor say to each other: one JSON value a frame ([`sampan_sys::frame`]) on a SEQPACKET socket,
-//! descriptors beside it. Version 5.
+//! descriptors beside it. Version 6.
 //!
 //! The daemon asks ([`Request`], each with a number of its choosing), the supervisor answers each once with
 //! [`Reply`] under the same number, and tells [`Event`]s at any time between. A container's start is two requests: one
@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! daemon                                   supervisor                    child
-//!   Create ───────────────────────────────▶ clone3, id maps ───────────▶ namespaces, cgroups, kernel file systems, masks
+//!   Create ───────────────────────────────▶ clone3, id maps ───────────▶ namespaces
+//!   cgroups of version 1 ──────────────────────────────────────────────▶ joins them; kernel file systems, masks
 //!   ◀────────── Created (pidfd, userns, netns)                             │ waits
 //!   overlay mount, veth, address, 127.0.0.11                               │
 //!   Go (what it runs, root file system) ──▶ streams, passes it on ─────▶ pivot, mounts, capabilities, seccomp, exec
@@ -24,7 +25,10 @@ use sampan_model::{ContainerId, IdRange, ResourceLimit};
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages. A supervisor of another version is replaced when no container is left.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
+
+/// To a new child: its cgroups are there.
+pub const JOIN: &[u8] = b"j";
 
 /// A numbered request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,8 +57,9 @@ pub enum Request {
         /// The server.
         id: ContainerId,
     },
-    /// Make a sealed child that waits. Answered [`Reply::Created`] with three descriptors: its pidfd, its user
-    /// namespace, its network namespace.
+    /// Make a sealed child that waits. Descriptor 0, where there is one: a pipe from which it reads [`JOIN`] when all of its
+    /// cgroups are there; where that ends without it, so does the child. Without a pipe they are there. Answered
+    /// [`Reply::Created`] with three descriptors: its pidfd, its user namespace, its network namespace.
     Create(Box<CreateSpec>),
     /// Hand on what the container writes from now on: descriptor 0, the writing end of a pipe, gets
     /// [log frames](sampan_model::view::LogFrame) until the container has ended and all was written. A reader that is

@@ -49,7 +49,8 @@ impl Run {
             let id = match id {
                 Some(id) => id,
                 None => {
-                    let record = self.containers.create(self.container_spec()).await?;
+                    let spec = self.container_spec();
+                    let record = self.containers.create(move || Ok::<_, ContainerError>(spec)).await?;
                     self.say(Said::Created(record.id.clone())).await;
                     record.id
                 }

@@ -9,7 +9,7 @@
 //!       container-NAME/            ContainerGroup: a leaf; its processes, and the root of their cgroup namespace
 //! ```
 //!
-//! A server that has one container all its life shares its cgroup with that ([`Group::create_alone`]): a directory a
+//! A server that has one container all its life shares its cgroup with that ([`Group::begin_alone`]): a directory a
 //! hierarchy less.
 //!
 //! A server's limits are written on its containers too: the server's are what holds, the containers' are what programs
@@ -34,6 +34,7 @@ mod error;
 mod file;
 mod freeze;
 mod group;
+mod making;
 mod path;
 mod plan;
 mod remove;
@@ -49,6 +50,7 @@ pub use detect::Mode;
 pub use devices::{Access, DOCKER_DEVICES, DeviceKind, DeviceRule, EVERY_DEVICE};
 pub use error::{CgroupError, RemoveError};
 pub use group::Group;
+pub use making::Making;
 pub use path::PathGroup;
 pub use resources::{Cpu, HugePages, Io, Memory, Rdma, Resources, Throttle, WeightDevice};
 pub use server::ServerGroup;

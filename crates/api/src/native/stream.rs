@@ -165,14 +165,14 @@ pub(super) async fn run(State(native): Asked, Extension(caller): By, upgrade: Up
         let upgrade = upgrade.wanted()?;
         let asked: ContainerCreate = json(&body)?;
         let size = asked.terminal_size;
-        let spec = native.core.spec_of(&caller, asked).await?;
         let containers = native.core.containers.clone();
         // a task of its own: whoever asked may go away in the middle, and what it gives then goes as well
         let created = tokio::spawn(async move {
-            let record = containers.create(spec).await?;
+            let all = containers.clone();
+            let record = containers.create(move || caller.spec_of(&all, asked)).await?;
             let attached = containers.attach_before_start(&record.id, size);
             let unstarted = Unstarted { containers, record: Some(record) };
-            Ok::<_, ContainerError>((unstarted, attached?))
+            Ok::<_, ApiError>((unstarted, attached?))
         });
         let (unstarted, attached) = created.await.map_err(|_| ApiError::stopping())??;
         Ok((upgrade, unstarted, attached))

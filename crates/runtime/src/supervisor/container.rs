@@ -71,8 +71,9 @@ pub(crate) struct Made {
 }
 
 impl Container {
-    /// Makes the child and lets it come as far as it gets without knowing what it is to run.
-    pub fn make(spec: &CreateSpec, server: Option<&ServerNamespaces>) -> Result<Made, Failure> {
+    /// Makes the child and lets it come as far as it gets without knowing what it is to run. `gate`: where it reads that
+    /// its cgroups are there.
+    pub fn make(spec: &CreateSpec, server: Option<&ServerNamespaces>, gate: Option<OwnedFd>) -> Result<Made, Failure> {
         let at = |step: &'static str| move |error: io::Error| Failure::at(step, &error);
         let (socket, theirs) = frame::pair().map_err(at("make a socket"))?;
         let unified = unified(&spec.cgroup_files)?;
@@ -81,8 +82,8 @@ impl Container {
             true => Vec::new(),
             false => stage::nodes(&spec.nodes, spec.ids).map_err(at("make devices"))?,
         };
-        let run = || child::run(spec, &nodes, theirs.as_fd());
-        let keep: Vec<_> = nodes.iter().chain([&theirs]).map(|fd| fd.as_fd()).collect();
+        let run = || child::run(spec, &nodes, gate.as_ref().map(|gate| gate.as_fd()), theirs.as_fd());
+        let keep: Vec<_> = nodes.iter().chain(&gate).chain([&theirs]).map(|fd| fd.as_fd()).collect();
         let cloned = match server {
             None => clone(child::namespaces(spec.ids), into, &keep, run).map_err(at("clone"))?,
             Some(server) => server.clone(into, &keep, run).map_err(at("clone into its server's namespaces"))?,

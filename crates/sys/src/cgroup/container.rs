@@ -36,6 +36,10 @@ impl ContainerGroup {
         Self { mounts, tree, above }
     }
 
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
     /// The files to write `0` into to join it, one a hierarchy. On version 1 they move the writing thread alone: the
     /// process must have no other.
     pub fn files(&self) -> Vec<PathBuf> {

@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::devices::DefaultDevices;
 use super::tree::Place;
 use super::{
-    CgroupError, Cgroups, ContainerGroup, HANDED_DOWN, Hierarchy, Limits, RemoveError, ServerGroup, check_name, file,
-    remove,
+    CgroupError, Cgroups, ContainerGroup, HANDED_DOWN, Hierarchy, Limits, Making, RemoveError, ServerGroup, check_name,
+    file, remove,
 };
 
 const ROLE: &str = "role-";
@@ -94,19 +94,18 @@ impl Group {
     /// When the name is no good, there is such a server with processes in it, or the kernel refuses a limit.
     pub fn create_server(&self, name: &str, limits: &Limits) -> Result<ServerGroup, CgroupError> {
         let group = self.server(name)?;
-        group.make(limits, true)?;
+        group.draft(limits, true).begin()?.finish()?;
         Ok(group)
     }
 
-    /// As [`create_server`](Self::create_server), for a server that has one container all its life: they share the one
-    /// cgroup, which is half the work of making and removing them.
+    /// Begin to make the cgroup of a server that has one container all its life: they share the one cgroup, which is half
+    /// the work of making and removing them.
     ///
     /// # Errors
-    /// As there.
-    pub fn create_alone(&self, name: &str, limits: &Limits) -> Result<ContainerGroup, CgroupError> {
+    /// As of [`create_server`](Self::create_server).
+    pub fn begin_alone(&self, name: &str, limits: &Limits) -> Result<(ContainerGroup, Making), CgroupError> {
         let group = self.server(name)?;
-        group.make(limits, false)?;
-        Ok(group.alone())
+        Ok((group.alone(), group.draft(limits, false).begin()?))
     }
 
     /// The cgroup of a server that was made earlier. Nothing is looked at: it may be gone.

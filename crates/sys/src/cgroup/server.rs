@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::path::PathBuf;
-use std::time::Instant;
 
 use super::container::{Above, ContainerGroup};
 use super::devices::DefaultDevices;
-use super::group::hand_down;
+use super::making::{Draft, Making};
 use super::tree::{Place, Tree};
-use super::{CgroupError, Limits, Mounts, check_name, file, remove};
+use super::{CgroupError, Limits, Mounts, check_name, file};
 
 const CONTAINER: &str = "container-";
 
@@ -34,47 +32,35 @@ impl ServerGroup {
     }
 
     /// With `hands_down` there are to be containers' cgroups in it.
-    pub(super) fn make(&self, limits: &Limits, hands_down: bool) -> Result<(), CgroupError> {
-        make_all(&self.places, |place| {
-            if !file::make(&place.directory)? {
-                // left by one that ended badly; its counters must not become ours
-                if remove::trees([place.directory.clone()].into_iter(), Instant::now()).is_err() {
-                    return Err(CgroupError::InUse { path: place.directory.clone(), pids: self.pids()? });
-                }
-                file::make(&place.directory)?;
-            }
-            if place.hierarchy.is_unified() && hands_down {
-                hand_down(&place.hierarchy, &place.directory)?;
-            } else {
-                self.devices.set(place)?;
-            }
-            place.limit(limits)
-        })
+    pub(super) fn draft(&self, limits: &Limits, hands_down: bool) -> Draft {
+        Draft { tree: self.tree.clone(), devices: self.devices.clone(), limits: *limits, hands_down }
     }
 
     /// The cgroup of the only container of a server that was made for it alone
-    /// ([`Group::create_alone`](super::Group::create_alone)): the server's own.
+    /// ([`Group::begin_alone`](super::Group::begin_alone)): the server's own.
     pub fn alone(&self) -> ContainerGroup {
         ContainerGroup::new(self.mounts.clone(), self.tree.clone(), Above::Instance)
     }
 
-    /// Make the cgroup of a container on this server. The limits are the server's: programs find them when they ask how
-    /// much there is. What an earlier one of that name left empty is replaced; on failure nothing is left.
+    /// Begin to make the cgroup of a container on this server. The limits are the server's: programs find them when they
+    /// ask how much there is. What an earlier one of that name left empty is replaced; on failure nothing is left.
     ///
     /// # Errors
     /// When the name is no good, there is such a container with processes in it, or the kernel refuses a limit.
-    pub fn create_container(&self, name: &str, limits: &Limits) -> Result<ContainerGroup, CgroupError> {
+    pub fn begin_container(&self, name: &str, limits: &Limits) -> Result<(ContainerGroup, Making), CgroupError> {
         let container = self.container(name)?;
-        make_all(&container.places, |place| {
-            if !file::make(&place.directory)? {
-                if remove::trees([place.directory.clone()].into_iter(), Instant::now()).is_err() {
-                    return Err(CgroupError::InUse { path: place.directory.clone(), pids: container.pids()? });
-                }
-                file::make(&place.directory)?;
-            }
-            self.devices.set(place)?;
-            place.limit(limits)
-        })?;
+        let (tree, devices) = (container.tree().clone(), self.devices.clone());
+        let making = Draft { tree, devices, limits: *limits, hands_down: false }.begin()?;
+        Ok((container, making))
+    }
+
+    /// The same, all of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_container(&self, name: &str, limits: &Limits) -> Result<ContainerGroup, CgroupError> {
+        let (container, making) = self.begin_container(name, limits)?;
+        making.finish()?;
         Ok(container)
     }
 
@@ -124,24 +110,6 @@ impl ServerGroup {
             }
         })
     }
-}
-
-/// Makes each place, or none.
-fn make_all(places: &[Place], mut make: impl FnMut(&Place) -> Result<(), CgroupError>) -> Result<(), CgroupError> {
-    let mut begun: Vec<PathBuf> = Vec::with_capacity(places.len());
-    let result = places.iter().try_for_each(|place| {
-        let made = make(place);
-        // one with processes in it is not ours to clear up
-        if !matches!(made, Err(CgroupError::InUse { .. })) {
-            begun.push(place.directory.clone());
-        }
-        made
-    });
-    if result.is_err() {
-        // best effort: the reason is worth more than what its clearing up says
-        let _ = remove::trees(begun.into_iter(), Instant::now());
-    }
-    result
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ impl Server {
         container.ok_or_else(|| Failure::because(format!("find container {}", id.short()), "there is none of this id"))
     }
 
-    pub(super) fn create(&mut self, spec: &CreateSpec) -> Result<Answer, Failure> {
+    pub(super) fn create(&mut self, spec: &CreateSpec, gate: Option<OwnedFd>) -> Result<Answer, Failure> {
         let id = &spec.id;
         // its end may have happened and not been noted yet
         self.reap();
@@ -48,7 +48,8 @@ impl Server {
                 Failure::because(format!("find server {}", server.short()), "its namespaces are not there")
             })?),
         };
-        let Made { mut container, user_namespace, network_namespace, started_ticks } = Container::make(spec, server)?;
+        let Made { mut container, user_namespace, network_namespace, started_ticks } =
+            Container::make(spec, server, gate)?;
         let pid = container.pid;
         let hold = || -> io::Result<_> {
             if let Some(socket) = container.socket() {

@@ -136,7 +136,7 @@ impl Server {
         }
         match request {
             Request::Hello { .. } => Ok(DONE),
-            Request::Create(spec) => self.create(&spec),
+            Request::Create(spec) => self.create(&spec, fds.pop()),
             Request::Go(spec) => self.go(asked, &spec, fds),
             Request::MakeServer(spec) => self.make_server(&spec),
             Request::ForgetServer { id } => Ok(self.forget_server(&id)),

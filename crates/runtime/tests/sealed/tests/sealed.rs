@@ -5,11 +5,13 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use rustix::pipe::{PipeFlags, pipe_with};
 use sampan_runtime::defaults::DEFAULT_CAPABILITIES;
 use sampan_runtime::rootfs::{Layers, MOST_LAYERS, RootfsError, mount_overlay};
-use sampan_runtime::wire::{CgroupMounts, Request};
+use sampan_runtime::wire::{CgroupMounts, JOIN, Reply, Request};
 
 use super::{Layer, Machine, Test, check, check_spec};
+use crate::harness::Spec;
 
 pub(super) const TESTS: &[Test] = &[
     ("exit_codes_are_the_programs", exit_codes_are_the_programs),
@@ -20,6 +22,7 @@ pub(super) const TESTS: &[Test] = &[
     ("users_are_users", users_are_users),
     ("what_it_writes_is_its_own", what_it_writes_is_its_own),
     ("its_cgroups_are_what_it_sees", its_cgroups_are_what_it_sees),
+    ("its_cgroups_may_come_after_it", its_cgroups_may_come_after_it),
     ("what_cannot_be_executed_says_why", what_cannot_be_executed_says_why),
     ("what_cannot_be_sealed_says_why", what_cannot_be_sealed_says_why),
     ("an_image_cannot_lead_a_mount_astray", an_image_cannot_lead_a_mount_astray),
@@ -194,6 +197,43 @@ fn its_cgroups_are_what_it_sees(layer: &Layer) {
     assert!(lines[0].split(' ').skip(1).all(|line| line.ends_with(":/")), "{lines:?}");
     assert!(lines[1].contains("memory"), "{lines:?}");
     assert!(lines[2..].iter().all(|line| line == "write: read-only filesystem or storage medium"), "{lines:?}");
+    group.remove().expect("nobody is left in it");
+}
+
+fn its_cgroups_may_come_after_it(layer: &Layer) {
+    let machine = Machine::start(layer);
+    // as far as it gets without them: where it is born is there
+    let make = |spec: &mut Spec| {
+        let group = machine.join(spec);
+        let (gate, opened) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+        let (reply, fds) = machine.call(spec.create(), &[gate.as_fd()]).expect("created");
+        let Reply::Created { pid } = reply else { panic!("{reply:?}") };
+        (group, opened, pid, fds)
+    };
+    let mut spec = machine.spec(&["wait"]);
+    let (group, opened, pid, fds) = make(&mut spec);
+    let joined = |hierarchy: &str| {
+        let of = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it waits");
+        of.lines().any(|line| line.contains(hierarchy) && line.contains(spec.id.short()))
+    };
+    if let CgroupMounts::V1 { .. } = spec.cgroup_mounts {
+        assert!(!joined(":memory:"), "it joins what is not there");
+    }
+    rustix::io::write(&opened, JOIN).expect("it hears");
+    machine.go(&spec, &fds).expect("started");
+    assert_eq!(group.pids().expect("there"), [pid]);
+    if let CgroupMounts::V1 { .. } = spec.cgroup_mounts {
+        assert!(joined(":memory:"));
+    }
+    machine.call(Request::Signal { id: spec.id.clone(), signal: 9 }, &[]).expect("a signal");
+    assert_eq!(machine.exited(&spec.id).exit_code, Some(137));
+    group.remove().expect("nobody is left in it");
+
+    let mut spec = machine.spec(&["exit=0"]);
+    let (group, opened, _, fds) = make(&mut spec);
+    drop(opened);
+    assert_eq!(machine.exited(&spec.id).exit_code, Some(125), "nobody makes them");
+    machine.go(&spec, &fds).expect_err("it has ended");
     group.remove().expect("nobody is left in it");
 }
 

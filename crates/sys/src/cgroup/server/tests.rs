@@ -2,12 +2,15 @@
 
 use std::io::BufRead as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use super::*;
+use crate::cgroup::group::hand_down;
 use crate::cgroup::{
-    Access, Cgroups, DOCKER_DEVICES, DeviceKind, DeviceRule, EVERY_DEVICE, Group, Hierarchy, Kind, Mode,
+    Access, Cgroups, DOCKER_DEVICES, DeviceKind, DeviceRule, EVERY_DEVICE, Group, Hierarchy, Kind, Mode, remove,
 };
 
 const LIMITS: Limits = Limits { cpu_milli: 500, memory_bytes: 64 << 20, pids: 64 };
@@ -206,7 +209,7 @@ fn the_unified_hierarchy_alone() {
     let place = Place { hierarchy: cgroups.hierarchies[0].clone(), directory: mount.join("server-s") };
     let devices = DefaultDevices::load(&cgroups).unwrap();
     let server = ServerGroup::new(Mounts::V2, vec![place], devices);
-    server.make(&LIMITS, true).unwrap();
+    server.draft(&LIMITS, true).begin().unwrap().finish().unwrap();
     let container = server.create_container("c", &LIMITS).unwrap();
     let mut child = shell(&container.files(), "echo in; (sleep 60 & sleep 60); read x");
     assert_eq!(line(&mut child), "in");
@@ -361,8 +364,13 @@ fn devices_are_lifted_for_one() {
 fn a_container_alone_on_its_server() {
     let cgroups = Cgroups::detect().unwrap();
     let group = TestGroup::of(&cgroups);
-    let container = group.0.create_alone("s", &LIMITS).unwrap();
+    let (container, making) = group.0.begin_alone("s", &LIMITS).unwrap();
     let server = group.0.server("s").unwrap();
+    for place in &server.places {
+        let is_there = place.directory.exists();
+        assert_eq!(is_there, place.hierarchy.is_unified(), "{}: where it may be born", place.directory.display());
+    }
+    making.finish().unwrap();
     assert_eq!(server.containers().unwrap(), Vec::<String>::new());
 
     let mut child = shell(&server.alone().files(), "echo in; read x");
@@ -376,7 +384,9 @@ fn a_container_alone_on_its_server() {
     server.remove().unwrap();
     assert!(server.remove_empty(), "one that is gone");
 
-    group.0.create_alone("s", &LIMITS).unwrap();
+    drop(group.0.begin_alone("s", &LIMITS).unwrap());
+    assert_eq!(group.0.servers().unwrap(), Vec::<String>::new(), "one that was only begun");
+    group.0.begin_alone("s", &LIMITS).unwrap().1.finish().unwrap();
     assert!(server.remove_empty());
     assert_eq!(group.0.servers().unwrap(), Vec::<String>::new());
 }
