@@ -23,7 +23,10 @@ pub(crate) async fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
     connected.map_err(|source| {
         let socket = socket.to_owned();
         match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoDaemon { socket },
+            // reset: it was killed before it had accepted
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+                ClientError::NoDaemon { socket }
+            }
             io::ErrorKind::PermissionDenied => ClientError::Forbidden { socket },
             _ => ClientError::Connect { socket, source },
         }

@@ -388,12 +388,15 @@ impl Containers {
     pub async fn follow(&self, mut events: tokio::sync::mpsc::Receiver<Event>) {
         while let Some(event) = events.recv().await {
             match event {
-                Event::Exited { id, ended } => {
+                Event::Exited { id, pid, ended } => {
                     let containers = self.clone();
                     tokio::task::spawn_blocking(move || match containers.inner.get(&id) {
                         Ok(container) => {
                             let _turn = lock(&container.turn);
-                            containers.inner.ended(&container, &ended);
+                            // the end of an earlier life says nothing of the present one
+                            if container.life.load(Ordering::SeqCst) == pid {
+                                containers.inner.ended(&container, &ended);
+                            }
                         }
                         Err(_) => containers.inner.unpark(&id),
                     });

@@ -244,10 +244,12 @@ pub struct Ended {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// A container's first process ended; it is in the journal.
+    /// A container's first process ended; it is in the journal. It may be started again already.
     Exited {
         /// The container.
         id: ContainerId,
+        /// Which life: its first process, as it was told in [`Reply::Created`].
+        pid: u32,
         /// How.
         ended: Ended,
     },

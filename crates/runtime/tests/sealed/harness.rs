@@ -284,7 +284,18 @@ impl<'layer> Machine<'layer> {
 
     pub fn exited(&self, id: &ContainerId) -> Ended {
         self.wait_for(|event| match event {
-            Event::Exited { id: of, ended } if of == id => Some(ended.clone()),
+            Event::Exited { id: of, ended, .. } if of == id => Some(ended.clone()),
+            _ => None,
+        })
+    }
+
+    /// The end of this life of it, and no other.
+    pub fn life_ended(&self, id: &ContainerId, life: u32) -> Ended {
+        self.wait_for(|event| match event {
+            Event::Exited { id: of, pid, ended } if of == id => {
+                assert_eq!(*pid, life, "{ended:?}");
+                Some(ended.clone())
+            }
             _ => None,
         })
     }

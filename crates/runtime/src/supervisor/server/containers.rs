@@ -237,7 +237,7 @@ impl Server {
             return;
         }
         self.write(Entry::Exited { id: id.clone(), ended: ended.clone() });
-        self.tell(&Event::Exited { id: id.clone(), ended });
+        self.tell(&Event::Exited { id: id.clone(), pid, ended });
         if is_logged {
             self.tell(&Event::Logged { id, pid });
         }

@@ -87,6 +87,16 @@ fn ids_come_back(layer: &Layer) {
         assert_eq!(machine.run(&spec).0, Some(0));
     }
     assert_eq!(machine.output(&spec.id).len(), 20);
+    // an end says whose it was: the next life may have begun when it is heard
+    let mut lives = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let (pid, fds) = machine.create(&spec).expect("a child");
+        machine.go(&spec, &fds).expect("started");
+        assert_eq!(machine.life_ended(&spec.id, pid).exit_code, Some(0));
+        machine.call(Request::Forget { id: spec.id.clone() }, &[]).expect("forget");
+        lives.insert(pid);
+    }
+    assert_eq!(lives.len(), 3);
     let unknown = machine.call(Request::Signal { id: spec.id, signal: 15 }, &[]).expect_err("forgotten");
     assert!(unknown.message.contains("none"), "{unknown}");
 }
