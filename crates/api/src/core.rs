@@ -159,7 +159,7 @@ impl Core {
                     self.containers.want_stopped(&record.id).await?;
                 }
                 self.containers.remove(&record.id, force == Force::Yes).await?;
-                let image = record.spec.image;
+                let image = record.spec.image.clone();
                 if !self.on_images(caller, move |images| images.is_named(&image)).await? {
                     // it was there for its containers alone
                     self.services.collect_garbage().await;

@@ -1,5 +1,6 @@
 //! Actions on a container that is there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sampan_container::ContainerRecord;
@@ -37,7 +38,11 @@ const ENDING: [i32; 4] = [2, 3, 9, 15];
 
 impl Core {
     /// Carries out what is asked of the container.
-    pub(crate) async fn operate(&self, record: ContainerRecord, operation: Operation) -> Result<Outcome, ApiError> {
+    pub(crate) async fn operate(
+        &self,
+        record: Arc<ContainerRecord>,
+        operation: Operation,
+    ) -> Result<Outcome, ApiError> {
         let (containers, id) = (&self.containers, &record.id);
         // what a service would undo, or be confused by
         let is_its_service_s =

@@ -6,6 +6,7 @@
 //! servers in `servers`. `docs/design/owners.md` has the whole.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use sampan_container::ContainerRecord;
@@ -21,9 +22,9 @@ impl Core {
     ///
     /// # Errors
     /// There is none, or several begin like that.
-    pub(crate) fn one(&self, caller: &Caller, name: &str) -> Result<ContainerRecord, ApiError> {
+    pub(crate) fn one(&self, caller: &Caller, name: &str) -> Result<Arc<ContainerRecord>, ApiError> {
         self.containers.find_of(&caller.owner(), name).or_else(|error| {
-            let of_service = |record: &ContainerRecord| {
+            let of_service = |record: &Arc<ContainerRecord>| {
                 record.state.pid.is_some()
                     && record.spec.service.as_ref().is_some_and(|service| service.name.as_str() == name)
             };
@@ -36,7 +37,7 @@ impl Core {
     ///
     /// # Errors
     /// There is none, or several begin like that.
-    pub(crate) fn own_container(&self, caller: &Caller, name: &str) -> Result<ContainerRecord, ApiError> {
+    pub(crate) fn own_container(&self, caller: &Caller, name: &str) -> Result<Arc<ContainerRecord>, ApiError> {
         Ok(self.containers.find_of(&caller.owner(), name)?)
     }
 

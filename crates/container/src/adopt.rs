@@ -186,9 +186,9 @@ impl Inner {
 
     /// Removes wires, cgroups and directories of servers that no running container has; goes on past failures.
     fn remove_leftovers(&self) {
-        let records: Vec<ContainerRecord> = self.all().iter().map(|container| container.record()).collect();
+        let records: Vec<Arc<ContainerRecord>> = self.all().iter().map(|container| container.record()).collect();
         let running = records.iter().filter(|record| record.state.status == ContainerStatus::Running);
-        let mut servers: Vec<Server> = running.map(Server::of).collect();
+        let mut servers: Vec<Server> = running.map(|record| Server::of(record)).collect();
         servers.extend(self.made_servers());
         match self.foundation.network.attached() {
             Ok(indices) => {

@@ -2,6 +2,7 @@
 //!
 //! The policy itself, when to start what again, is `sampan-service`'s.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sampan_model::{ContainerId, ContainerStatus, ServerStatus};
@@ -15,7 +16,7 @@ impl Containers {
     ///
     /// # Errors
     /// There is none.
-    pub fn record(&self, id: &ContainerId) -> Result<ContainerRecord, ContainerError> {
+    pub fn record(&self, id: &ContainerId) -> Result<Arc<ContainerRecord>, ContainerError> {
         self.inner.get(id).map(|container| container.record())
     }
 
@@ -66,7 +67,7 @@ impl Containers {
     ///
     /// # Errors
     /// As of [`start`](Self::start).
-    pub async fn start_again(&self, id: &ContainerId) -> Result<ContainerRecord, ContainerError> {
+    pub async fn start_again(&self, id: &ContainerId) -> Result<Arc<ContainerRecord>, ContainerError> {
         let container = self.inner.get(id)?;
         self.blocking("starting a container again", move |inner| {
             let _turn = lock(&container.turn);

@@ -193,7 +193,7 @@ impl Attached {
     /// # Errors
     /// It has ended.
     pub async fn input(&self) -> Result<Option<Input>, ContainerError> {
-        let spec = self.container.record().spec;
+        let spec = &self.container.record().spec;
         if !spec.stdin && !spec.terminal {
             return Ok(None);
         }

@@ -31,11 +31,12 @@ use tokio::sync::watch;
 
 use crate::attach::Streams;
 use crate::binds::IdMaps;
+use crate::child::Ahead;
 use crate::confine::Filters;
 use crate::exec::Execs;
 use crate::going::Going;
 use crate::named::Named;
-use crate::pool::{Child, Pool};
+use crate::pool::Pool;
 use crate::roots::{Roots, Spare};
 use crate::runtimes::Runtimes;
 use crate::timing::{Metrics, Timing};
@@ -140,7 +141,7 @@ impl Index {
 /// One container as the daemon knows it.
 pub(crate) struct Container {
     pub(crate) id: ContainerId,
-    record: Mutex<ContainerRecord>,
+    record: Mutex<Arc<ContainerRecord>>,
     state: watch::Sender<ContainerState>,
     /// Whether all its output is in its log.
     pub(crate) logged: watch::Sender<bool>,
@@ -160,8 +161,8 @@ pub(crate) struct Container {
     pub(crate) streams: Streams,
     /// Where the time of its start goes.
     pub(crate) timing: Timing,
-    /// The server and the child that were waiting for it, until it is started.
-    pub(crate) child: Mutex<Option<Child>>,
+    /// The server and the child that it has already, until it is started.
+    pub(crate) child: Mutex<Option<Ahead>>,
     /// Its root file system, where that may serve again.
     pub(crate) root: Mutex<Option<Spare>>,
 }
@@ -172,7 +173,7 @@ impl Container {
         Self {
             id: record.id.clone(),
             state: watch::Sender::new(record.state.clone()),
-            record: Mutex::new(record),
+            record: Mutex::new(Arc::new(record)),
             logged: watch::Sender::new(logged),
             turn: Mutex::new(()),
             is_down: AtomicBool::new(false),
@@ -187,8 +188,9 @@ impl Container {
         }
     }
 
-    pub(crate) fn record(&self) -> ContainerRecord {
-        lock(&self.record).clone()
+    /// Its record as it is now. Cheap: it is copied by whoever changes it.
+    pub(crate) fn record(&self) -> Arc<ContainerRecord> {
+        Arc::clone(&lock(&self.record))
     }
 
     /// Its state as it changes.
@@ -256,7 +258,7 @@ impl Containers {
     }
 
     /// The records of all containers, by name.
-    pub fn list(&self) -> Vec<ContainerRecord> {
+    pub fn list(&self) -> Vec<Arc<ContainerRecord>> {
         let mut records: Vec<_> = self.inner.seen().iter().map(|container| container.record()).collect();
         records.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         records
@@ -266,7 +268,7 @@ impl Containers {
     ///
     /// # Errors
     /// It means none, or several.
-    pub fn find(&self, text: &str) -> Result<ContainerRecord, ContainerError> {
+    pub fn find(&self, text: &str) -> Result<Arc<ContainerRecord>, ContainerError> {
         self.inner.find(text).map(|container| container.record())
     }
 
@@ -282,7 +284,7 @@ impl Containers {
     ///
     /// # Errors
     /// It runs already, or cannot be started: it is then `exited`, with the error in its state.
-    pub async fn start(&self, id: &ContainerId) -> Result<ContainerRecord, ContainerError> {
+    pub async fn start(&self, id: &ContainerId) -> Result<Arc<ContainerRecord>, ContainerError> {
         let id = id.clone();
         self.blocking("starting a container", move |inner| {
             let container = inner.get(&id)?;
@@ -488,10 +490,11 @@ impl Inner {
 
     /// Knows a container from its record (a daemon before this one made it).
     pub(crate) fn know(&self, record: ContainerRecord) -> Arc<Container> {
-        let container = Arc::new(Container::new(record.clone()));
+        let (id, server_index) = (record.id.clone(), record.server_index);
+        let container = Arc::new(Container::new(record));
         let mut index = lock(&self.index);
-        index.servers.insert(record.server_index);
-        index.containers.insert(record.id, Arc::clone(&container));
+        index.servers.insert(server_index);
+        index.containers.insert(id, Arc::clone(&container));
         container
     }
 
@@ -520,7 +523,7 @@ impl Container {
         let _order = lock(&self.keeping);
         let record = self.changed(change);
         self.keep(inner, &record);
-        self.state.send_replace(record.state);
+        self.state.send_replace(record.state.clone());
     }
 
     /// As [`change`](Self::change), told before it is kept: of what the next daemon finds out where this one is killed in
@@ -536,16 +539,16 @@ impl Container {
     pub(crate) fn change_unkept(&self, change: impl FnOnce(&mut ContainerRecord)) {
         let _order = lock(&self.keeping);
         let record = self.changed(change);
-        self.state.send_replace(record.state);
+        self.state.send_replace(record.state.clone());
     }
 
-    fn changed(&self, change: impl FnOnce(&mut ContainerRecord)) -> ContainerRecord {
+    fn changed(&self, change: impl FnOnce(&mut ContainerRecord)) -> Arc<ContainerRecord> {
         let mut record = lock(&self.record);
         let before = record.state.status;
-        change(&mut record);
+        change(Arc::make_mut(&mut record));
         let after = record.state.status;
         debug_assert!(before == after || before.may_become(after), "{before:?} may not become {after:?}");
-        record.clone()
+        Arc::clone(&record)
     }
 
     /// Nobody who reads the record waits for that; whoever changes it does.
@@ -559,7 +562,7 @@ impl Container {
     }
 
     /// Deletes the record, for good: a change that comes later is not kept.
-    pub(crate) fn delete_record(&self, inner: &Inner) -> Result<ContainerRecord, ContainerError> {
+    pub(crate) fn delete_record(&self, inner: &Inner) -> Result<Arc<ContainerRecord>, ContainerError> {
         let _order = lock(&self.keeping);
         self.is_removed.store(true, Ordering::SeqCst);
         let record = self.record();

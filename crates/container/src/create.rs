@@ -8,8 +8,10 @@ use sampan_model::instance::SERVERS;
 use sampan_model::{ContainerId, ContainerSpec, ContainerState, signal};
 use sampan_store::Durability;
 
+use crate::child::Ahead;
 use crate::containers::{Container, Index, Inner, lock};
 use crate::pool::Pool;
+use crate::server::Server;
 use crate::timing::Laps;
 use crate::volumes::volumes_of;
 use crate::{ContainerError, ContainerRecord, Containers, confine, disk, failpoint, mounts};
@@ -27,7 +29,7 @@ impl Containers {
     ///
     /// # Errors
     /// The name is taken, the size is more than the machine has, or the image cannot be run here; and what `asked` says.
-    pub async fn create<E>(&self, asked: impl Asked<E>) -> Result<ContainerRecord, E>
+    pub async fn create<E>(&self, asked: impl Asked<E>) -> Result<Arc<ContainerRecord>, E>
     where
         E: From<ContainerError> + Send + 'static,
     {
@@ -41,7 +43,7 @@ impl Containers {
     pub async fn create_and_start<E>(
         &self,
         asked: impl Asked<E>,
-    ) -> Result<(ContainerRecord, Result<ContainerRecord, ContainerError>), E>
+    ) -> Result<(Arc<ContainerRecord>, Result<Arc<ContainerRecord>, ContainerError>), E>
     where
         E: From<ContainerError> + Send + 'static,
     {
@@ -58,7 +60,7 @@ impl Containers {
     ///
     /// # Errors
     /// As of [`create`](Self::create).
-    pub async fn create_for_later<E>(&self, asked: impl Asked<E>) -> Result<ContainerRecord, E>
+    pub async fn create_for_later<E>(&self, asked: impl Asked<E>) -> Result<Arc<ContainerRecord>, E>
     where
         E: From<ContainerError> + Send + 'static,
     {
@@ -88,7 +90,7 @@ impl Containers {
 
 impl Inner {
     /// `pool`: where one that is to be started at once gets a server from that waits ready.
-    fn create(&self, mut spec: ContainerSpec, pool: Option<&Pool>) -> Result<ContainerRecord, ContainerError> {
+    fn create(&self, mut spec: ContainerSpec, pool: Option<&Pool>) -> Result<Arc<ContainerRecord>, ContainerError> {
         let mut laps = Laps::begin();
         self.foundation.machine.holds(&spec.size)?;
         self.check_ports(spec.owner.uid, &spec.ports)?;
@@ -129,13 +131,15 @@ impl Inner {
         if index.containers.len() >= MOST_CONTAINERS {
             return Err(ContainerError::TooManyContainers(MOST_CONTAINERS));
         }
-        let parked = pool.filter(|_| server.is_none() && confine::is_usual(&spec.confinement)).and_then(Pool::take);
+        // what is not usual may not be possible, which its start is to say
+        let begins = pool.is_some() && server.is_none() && confine::is_usual(&spec.confinement);
+        let parked = pool.filter(|_| begins).and_then(Pool::take);
         let (id, server_index, child) = match (parked, &server) {
             (Some(parked), _) => (parked.id, parked.index, Some(parked.child)),
             (None, Some(server)) => (new_id()?, server.index, None),
             (None, None) => (new_id()?, self.free_index(&index)?, None),
         };
-        let record = ContainerRecord {
+        let container = Arc::new(Container::new(ContainerRecord {
             id: id.clone(),
             spec,
             server_id: server.map(|server| server.id),
@@ -150,11 +154,19 @@ impl Inner {
             for_later: false,
             created_at: Timestamp::now(),
             timing: Vec::new(),
-        };
+        }));
+        let record = container.record();
         index.servers.insert(server_index);
-        let container = Arc::new(Container::new(record.clone()));
+        let child = match child {
+            Some(child) => Some(Ahead::Ready(child)),
+            // the supervisor clones while this is recorded
+            None if begins => {
+                self.begin_child(&id, &Server::of(&record), &record.spec.confinement).ok().map(Ahead::Begun)
+            }
+            None => None,
+        };
         *lock(&container.child) = child;
-        if let Err(error) = self.foundation.records.put(&record.key(), &record, Durability::RunState) {
+        if let Err(error) = self.foundation.records.put(&record.key(), &*record, Durability::RunState) {
             drop(index);
             self.take_down(&container);
             self.forget(&id);

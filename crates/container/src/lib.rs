@@ -17,6 +17,7 @@ mod adopt;
 mod again;
 mod attach;
 mod binds;
+mod child;
 mod confine;
 mod containers;
 mod create;

@@ -31,7 +31,7 @@ impl Containers {
     ///
     /// # Errors
     /// It cannot be stopped or started.
-    pub async fn restart(&self, id: &ContainerId, grace: Duration) -> Result<ContainerRecord, ContainerError> {
+    pub async fn restart(&self, id: &ContainerId, grace: Duration) -> Result<Arc<ContainerRecord>, ContainerError> {
         let (containers, container) = (self.clone(), self.inner.get(id)?);
         // a task of its own: whoever asked may go away in the middle, and it is not to stay stopped then
         let restarting = tokio::spawn(async move {
@@ -86,7 +86,7 @@ impl Containers {
     ///
     /// # Errors
     /// The name is taken.
-    pub async fn rename(&self, id: &ContainerId, name: ContainerName) -> Result<ContainerRecord, ContainerError> {
+    pub async fn rename(&self, id: &ContainerId, name: ContainerName) -> Result<Arc<ContainerRecord>, ContainerError> {
         let container = self.inner.get(id)?;
         self.blocking("renaming a container", move |inner| {
             // held, so that nobody takes the name in between
@@ -106,7 +106,11 @@ impl Containers {
     ///
     /// # Errors
     /// The size is more than the machine has, less than is in use, or its server's, which it shares.
-    pub async fn update(&self, id: &ContainerId, update: ContainerUpdate) -> Result<ContainerRecord, ContainerError> {
+    pub async fn update(
+        &self,
+        id: &ContainerId,
+        update: ContainerUpdate,
+    ) -> Result<Arc<ContainerRecord>, ContainerError> {
         let container = self.inner.get(id)?;
         self.blocking("changing a container", move |inner| {
             let _turn = lock(&container.turn);

@@ -1,5 +1,7 @@
 //! Whose containers are: to a user there are those that they may touch, and no others.
 
+use std::sync::Arc;
+
 use sampan_model::Owner;
 
 use crate::containers::find_among;
@@ -10,14 +12,14 @@ impl Containers {
     ///
     /// # Errors
     /// The text means none of them, or several.
-    pub fn find_of(&self, owner: &Owner, text: &str) -> Result<ContainerRecord, ContainerError> {
+    pub fn find_of(&self, owner: &Owner, text: &str) -> Result<Arc<ContainerRecord>, ContainerError> {
         let mut all = self.inner.seen();
         all.retain(|container| owner.may_touch(&container.record().spec.owner));
         find_among(all, text).map(|container| container.record())
     }
 
     /// As [`list`](Self::list), of those that `owner` may touch.
-    pub fn list_of(&self, owner: &Owner) -> Vec<ContainerRecord> {
+    pub fn list_of(&self, owner: &Owner) -> Vec<Arc<ContainerRecord>> {
         let mut records = self.list();
         records.retain(|record| owner.may_touch(&record.spec.owner));
         records

@@ -15,23 +15,19 @@
 //! What has just been taken is being started by somebody who is not to wait for the next being made: the pool is filled
 //! again after a moment of calm, or when it is empty.
 
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::pipe::{PipeFlags, pipe_with};
-use sampan_model::{Confinement, ContainerId, IdRange, ServerSize};
-use sampan_runtime::defaults;
-use sampan_runtime::wire::{self, CreateSpec, Reply, Request};
+use sampan_model::{Confinement, ContainerId, ServerSize};
 use tokio::sync::Notify;
 
+use crate::child::Child;
 use crate::containers::{Inner, lock};
 use crate::create::new_id;
 use crate::end::KILLED_WITHIN;
-use crate::server::{Server, limits};
-use crate::start::{cgroup_mounts, unexpected};
-use crate::{ConfineError, ContainerError, Containers, confine, devices, failpoint};
+use crate::server::Server;
+use crate::{ContainerError, Containers, failpoint};
 
 /// How many servers wait where nobody says another number: some 0.6 MiB of the kernel's memory each.
 pub const POOL_SIZE: usize = 4;
@@ -42,18 +38,6 @@ pub const LARGEST_POOL: usize = 256;
 const CALM: Duration = Duration::from_millis(8);
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
-
-/// A child that waits to be told what it is to run, and what was made for it.
-pub(crate) struct Child {
-    /// Its process.
-    pub pid: u32,
-    /// The process itself.
-    pub pidfd: OwnedFd,
-    /// Its server's.
-    pub user_namespace: OwnedFd,
-    /// What its server answers names with, where that is new and the edge has not been told.
-    pub name_service: Option<(OwnedFd, OwnedFd)>,
-}
 
 /// One that was made ahead.
 pub(crate) struct Parked {
@@ -153,7 +137,8 @@ impl Inner {
             index
         };
         let server = Server { id: id.clone(), index, size: ServerSize::default(), shared: false };
-        let parked = match self.make_child(&id, &server, &Confinement::default()) {
+        let made = self.begin_child(&id, &server, &Confinement::default());
+        let parked = match made.and_then(|begun| self.finish_child(begun, &server)) {
             Ok(mut child) => {
                 self.foundation.edge.add_server(&server.id, child.name_service.take());
                 Parked { id, index, child }
@@ -166,64 +151,6 @@ impl Inner {
         };
         failpoint::reach("server_parked");
         lock(&self.pool.ready).push(parked);
-        Ok(())
-    }
-
-    /// Makes a container's cgroup, and its server with it where that is its own; and a child there that waits. Where it
-    /// fails, what was made is to be taken down by whoever asked.
-    ///
-    /// The supervisor clones while the cgroups are made that the child is not born in; it joins them when they are there.
-    pub(crate) fn make_child(
-        &self,
-        id: &ContainerId,
-        server: &Server,
-        asked: &Confinement,
-    ) -> Result<Child, ContainerError> {
-        let devices = devices::of(asked).map_err(ConfineError::from)?;
-        let parameters = confine::parameters(asked)?;
-        let (group, making) = self.begin_group(id, server)?;
-        let (masked_paths, readonly_paths) = confine::closed_paths(asked);
-        let spec = CreateSpec {
-            id: id.clone(),
-            ids: if asked.has_host_users() { IdRange::HOST } else { self.block().server_ids(server.index) },
-            cgroup_files: group.files().iter().map(|file| file.to_string_lossy().into_owned()).collect(),
-            cgroup_mounts: cgroup_mounts(&group),
-            masked_paths,
-            readonly_paths,
-            writable_kernel: asked.privileged,
-            nodes: devices.nodes,
-            sysctls: parameters,
-            shm_bytes: asked.shm_bytes.map_or(defaults::SHM_BYTES, |size| size.0),
-            server: server.shared.then(|| server.id.clone()),
-        };
-        let (gate, opened) = pipe_with(PipeFlags::CLOEXEC)
-            .map_err(|errno| ContainerError::Io { what: "make a pipe".to_owned(), source: errno.into() })?;
-        let question = self.foundation.supervisor.ask(Request::Create(Box::new(spec)), &[gate.as_fd()])?;
-        drop(gate);
-        let made = making.finish().and_then(|()| devices.rules.map_or(Ok(()), |rules| group.set_devices(&rules)));
-        if made.is_ok() {
-            // a child that has ended says why itself
-            let _ = rustix::io::write(&opened, wire::JOIN);
-        }
-        drop(opened);
-        let answer = question.answer();
-        made?;
-        let (reply, fds) = answer?;
-        let Reply::Created { pid } = reply else { return Err(unexpected("create")) };
-        let [pidfd, user_namespace, netns]: [OwnedFd; 3] = fds.try_into().map_err(|_| unexpected("create"))?;
-        failpoint::reach("container_created");
-        let name_service = match server.shared {
-            true => None,
-            false => Some(self.connect(server, netns.as_fd())?),
-        };
-        Ok(Child { pid, pidfd, user_namespace, name_service })
-    }
-
-    /// Gives a server that was parked the size that it is to have.
-    pub(crate) fn fit(&self, server: &Server) -> Result<(), ContainerError> {
-        if server.size != ServerSize::default() {
-            self.server_group(server)?.update(&limits(&server.size))?;
-        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sampan_model::{ContainerId, ForwardedPort, Owner, PublishedPort};
@@ -107,7 +108,7 @@ impl Inner {
             };
             record.state.pid.is_some() && record.spec.ports.iter().any(has)
         });
-        let words = |record: ContainerRecord| match asker.may_touch(&record.spec.owner) {
+        let words = |record: Arc<ContainerRecord>| match asker.may_touch(&record.spec.owner) {
             true => format!("container {:?}", record.spec.name.as_str()),
             false => "another user's container".to_owned(),
         };

@@ -11,7 +11,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use sampan_model::{ByteSize, ContainerId, ServerSize};
 use sampan_runtime::cgroup::{CgroupError, ContainerGroup, Limits, Making, ServerGroup};
 
-use crate::containers::{Container, Inner};
+use crate::containers::{Container, Inner, lock};
 use crate::{ContainerError, ContainerRecord};
 
 /// A server: what its names, addresses and limits follow from.
@@ -146,6 +146,8 @@ impl Inner {
         if container.is_down.swap(true, std::sync::atomic::Ordering::SeqCst) {
             return false;
         }
+        // what it had of a start that did not come
+        drop(lock(&container.child).take());
         self.foundation.edge.unpublish(&container.id);
         let record = container.record();
         let server = Server::of(&record);

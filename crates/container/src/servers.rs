@@ -93,7 +93,7 @@ impl Containers {
     }
 
     /// The containers on a server, by name.
-    pub fn on_server(&self, server: &ContainerId) -> Vec<ContainerRecord> {
+    pub fn on_server(&self, server: &ContainerId) -> Vec<Arc<ContainerRecord>> {
         self.list().into_iter().filter(|record| record.server_id.as_ref() == Some(server)).collect()
     }
 

@@ -1,13 +1,14 @@
 //! A container's start: a server with a sealed child in it, a root file system, go.
 //!
 //! What it costs, in order: the image's manifest and config, read from disk the first time; where no server waited ready
-//! ([`pool`](crate::pool)), one is made, of a cgroup directory a hierarchy, one clone in the supervisor and some ten
-//! netlink messages; while the child makes its kernel file systems, here an overlay mount, where none serves again
+//! ([`pool`](crate::pool)), one is made ([`child`](crate::child)), of a cgroup directory a hierarchy, one clone in the
+//! supervisor and some ten netlink messages; while the child makes its kernel file systems, here an overlay mount, where none serves again
 //! ([`roots`](crate::roots)); one message to let the child go. Nothing runs another program. What was made is taken down again where a later step fails.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
@@ -17,6 +18,7 @@ use sampan_model::{ContainerState, ContainerStatus};
 use sampan_runtime::cgroup::ContainerGroup;
 use sampan_runtime::wire::{CgroupMounts, MountKind, MountPoint, ProcessSpec, Reply, Request, StartSpec};
 
+use crate::child::Ahead;
 use crate::containers::{Container, Inner, lock};
 use crate::mounts::Mounts;
 use crate::server::Server;
@@ -25,7 +27,7 @@ use crate::{ContainerError, ContainerRecord, failpoint};
 
 impl Inner {
     /// Starts a container, or says why not: its state then says it too.
-    pub(crate) fn start(&self, container: &Container) -> Result<ContainerRecord, ContainerError> {
+    pub(crate) fn start(&self, container: &Container) -> Result<Arc<ContainerRecord>, ContainerError> {
         let _turn = lock(&container.turn);
         self.refuse_to_start(container)?;
         if container.record().state.restarts != 0 {
@@ -46,7 +48,7 @@ impl Inner {
     }
 
     /// The container has its turn, and is not [refused](Self::refuse_to_start).
-    pub(crate) fn start_in_turn(&self, container: &Container) -> Result<ContainerRecord, ContainerError> {
+    pub(crate) fn start_in_turn(&self, container: &Container) -> Result<Arc<ContainerRecord>, ContainerError> {
         // until it runs, its server is neither taken down nor changed
         let named = self.named_of(&container.record())?;
         let _gate = named.as_ref().map(|named| self.enter(named)).transpose()?;
@@ -80,7 +82,7 @@ impl Inner {
                 });
                 laps.lap("record");
                 self.metrics.started(&container.id, &laps);
-                Ok(ContainerRecord { timing: laps.steps(), ..container.record() })
+                Ok(Arc::new(ContainerRecord { timing: laps.steps(), ..(*container.record()).clone() }))
             }
             Err(error) => {
                 self.take_down(container);
@@ -125,12 +127,14 @@ impl Inner {
         let server = Server::of(&record);
         let waiting = lock(&container.child).take();
         let child = match waiting {
-            Some(child) => {
-                self.fit(&server)?;
-                child
+            Some(Ahead::Ready(child)) => child,
+            Some(Ahead::Begun(begun)) => self.finish_child(begun, &server)?,
+            None => {
+                let begun = self.begin_child(&container.id, &server, &record.spec.confinement)?;
+                self.finish_child(begun, &server)?
             }
-            None => self.make_child(&container.id, &server, &record.spec.confinement)?,
         };
+        self.fit(&server, &child)?;
         laps.lap("server");
         container.life.store(child.pid, Ordering::SeqCst);
         container.logged.send_replace(false);

@@ -52,7 +52,7 @@ impl Run {
                     let spec = self.container_spec();
                     let record = self.containers.create(move || Ok::<_, ContainerError>(spec)).await?;
                     self.say(Said::Created(record.id.clone())).await;
-                    record.id
+                    record.id.clone()
                 }
             };
             self.containers.start(&id).await
@@ -68,12 +68,12 @@ impl Run {
         }
     }
 
-    pub(crate) async fn tend(mut self, record: ContainerRecord, ready: bool) {
+    pub(crate) async fn tend(mut self, record: Arc<ContainerRecord>, ready: bool) {
         self.look_after(record, ready).await;
     }
 
     /// Finds out when it is ready, then waits for its end.
-    async fn look_after(&mut self, record: ContainerRecord, mut ready: bool) {
+    async fn look_after(&mut self, record: Arc<ContainerRecord>, mut ready: bool) {
         let Ok(mut state) = self.containers.watch(&record.id) else { return };
         let mut quitting = self.quitting.clone();
         if !ready {

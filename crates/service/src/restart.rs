@@ -55,7 +55,7 @@ struct Keeper {
     known: HashMap<ContainerId, Known>,
     /// What is to be started, by when.
     due: BTreeSet<(Instant, ContainerId, Cause)>,
-    starts: JoinSet<(ContainerId, Result<ContainerRecord, ContainerError>)>,
+    starts: JoinSet<(ContainerId, Result<Arc<ContainerRecord>, ContainerError>)>,
 }
 
 /// Why something is to be started.
@@ -111,7 +111,7 @@ impl Keeper {
         for record in self.inner.containers.list() {
             if is_first && starts_with_the_daemon(&record) {
                 self.know(&record);
-                self.due.insert((Instant::now(), record.id, Cause::Daemon));
+                self.due.insert((Instant::now(), record.id.clone(), Cause::Daemon));
             } else {
                 self.look_at(&record);
             }

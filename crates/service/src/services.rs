@@ -78,7 +78,7 @@ impl Services {
 
     async fn take_over(&self) -> Result<(), ServiceError> {
         let inner = &self.inner;
-        let mut replicas: HashMap<Label, Vec<ContainerRecord>> = HashMap::new();
+        let mut replicas: HashMap<Label, Vec<Arc<ContainerRecord>>> = HashMap::new();
         let mut ready = Vec::new();
         for record in inner.containers.list() {
             if let Some(service) = &record.spec.service {
@@ -282,7 +282,7 @@ impl Services {
 
     fn view(&self, desk: &Desk) -> Option<ServiceView> {
         let record = desk.intent()?;
-        let mut replicas: Vec<ContainerRecord> = self.inner.containers.list();
+        let mut replicas: Vec<Arc<ContainerRecord>> = self.inner.containers.list();
         replicas.retain(|one| one.spec.service.as_ref().is_some_and(|service| service.name == desk.name));
         let views: Vec<_> = replicas.iter().map(|one| one.view(self.is_ready(one))).collect();
         let ready = views.iter().filter(|view| view.ready == Some(true)).count();

@@ -65,7 +65,7 @@ struct Task {
 }
 
 /// Starts a service's task over the replicas that there are.
-pub(crate) fn start(inner: &Arc<Inner>, desk: Arc<Desk>, replicas: Vec<ContainerRecord>) {
+pub(crate) fn start(inner: &Arc<Inner>, desk: Arc<Desk>, replicas: Vec<Arc<ContainerRecord>>) {
     let (say, said) = mpsc::channel(64);
     let mut task = Task {
         inner: Arc::clone(inner),
@@ -321,7 +321,7 @@ impl Task {
     }
 
     /// Takes over a replica that a daemon before this one started.
-    fn adopt(&mut self, record: &ContainerRecord, spec: Option<&ServiceSpec>) {
+    fn adopt(&mut self, record: &Arc<ContainerRecord>, spec: Option<&ServiceSpec>) {
         let Some(service) = &record.spec.service else { return };
         let ready = self.inner.records.get::<ReadyRecord>(&ready_key(&record.id)).ok().flatten();
         // one of an earlier process says nothing of this one
@@ -344,7 +344,7 @@ impl Task {
                 quitting,
                 say: self.say.clone(),
             };
-            self.inner.tasks.spawn(run.tend(record.clone(), phase == Phase::Ready))
+            self.inner.tasks.spawn(run.tend(Arc::clone(record), phase == Phase::Ready))
         });
         let replica = Replica {
             version: service.version,
@@ -381,8 +381,9 @@ impl Task {
             let id = id.or_else(|| {
                 let found = inner.containers.find(name.as_str()).ok()?;
                 // somebody's container may have the name that the replica was refused
-                let is_ours = found.spec.service.is_some_and(|own| own.name == service && own.replica == number);
-                is_ours.then_some(found.id)
+                let is_ours =
+                    found.spec.service.as_ref().is_some_and(|own| own.name == service && own.replica == number);
+                is_ours.then_some(found.id.clone())
             });
             if let Some(id) = id {
                 if let Some(address) = was_ready {

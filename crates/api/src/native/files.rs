@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -42,7 +43,7 @@ pub(super) struct WriteQuery {
     path: PathBuf,
 }
 
-fn find(State(native): &Asked, by: &By, name: &str) -> Result<ContainerRecord, ApiError> {
+fn find(State(native): &Asked, by: &By, name: &str) -> Result<Arc<ContainerRecord>, ApiError> {
     Ok(native.core.containers.find_of(&by.owner(), name)?)
 }
 

@@ -2,6 +2,7 @@
 //! run in the foreground. What can be refused is refused before the connection is upgraded, as any other request.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -103,7 +104,7 @@ fn start(core: &Core, caller: &Caller, id: &str, stdin: bool, upgrade: Upgrade, 
             return Err(ContainerError::Running(record.spec.name.to_string()).into());
         }
         let attached = core.containers.attach_before_start(&record.id, None)?;
-        Ok::<_, ApiError>((upgrade, record.id, attached))
+        Ok::<_, ApiError>((upgrade, record.id.clone(), attached))
     };
     let containers = core.containers.clone();
     match attach() {
@@ -210,14 +211,15 @@ async fn foreground(mut io: Io, mut unstarted: Unstarted, attached: Attached) {
 }
 
 /// Talks with a container that was just started, or says why it was not.
-async fn talk(mut io: Io, mut attached: Attached, started: Result<ContainerRecord, ContainerError>, stdin: bool) {
+async fn talk(mut io: Io, mut attached: Attached, started: Result<Arc<ContainerRecord>, ContainerError>, stdin: bool) {
     match started {
         Ok(record) => {
             let pid = record.state.pid.unwrap_or(0);
             attached.started(pid);
             // it may have ended already
             let input = if stdin { attached.input().await.unwrap_or_default() } else { None };
-            converse(io, &[Control::Started { pid, timing: record.timing }], Talk::Container(attached), input).await;
+            converse(io, &[Control::Started { pid, timing: record.timing.clone() }], Talk::Container(attached), input)
+                .await;
         }
         Err(error) => {
             let failed = Control::Failed(ApiError::from(error).view);
@@ -230,7 +232,7 @@ async fn talk(mut io: Io, mut attached: Attached, started: Result<ContainerRecor
 /// A container that was created to be started at once; taken back where it is not.
 struct Unstarted {
     containers: Containers,
-    record: Option<ContainerRecord>,
+    record: Option<Arc<ContainerRecord>>,
 }
 
 impl Unstarted {

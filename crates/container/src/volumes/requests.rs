@@ -112,9 +112,10 @@ impl Inner {
         let mut users: Vec<String> =
             services.filter(|(_, owner)| owner.may_touch(whose)).map(|(name, _)| name.clone()).collect();
         for container in self.seen() {
-            let spec = container.record().spec;
+            let spec = &container.record().spec;
             if spec.owner.may_touch(whose) && volumes_of(&spec.mounts).any(|volume| volume == name) {
-                users.push(spec.service.map_or_else(|| spec.name.to_string(), |service| service.name.to_string()));
+                let service = spec.service.as_ref().map(|service| service.name.to_string());
+                users.push(service.unwrap_or_else(|| spec.name.to_string()));
             }
         }
         users.sort();
