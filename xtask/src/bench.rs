@@ -14,6 +14,7 @@ mod exec;
 mod floor;
 mod http;
 mod interrupt;
+mod noise;
 mod oci;
 mod options;
 mod report;

@@ -3,7 +3,8 @@
 //!
 //! Two round trips: `POST /v1/containers` (it is started when that answers) and `POST …/wait`. The container is
 //! removed afterwards, outside the time that is told, as the floor's scratch directories are; the rows `until removed`
-//! ask for its removal at its end, and wait for that too.
+//! ask for its removal at its end, and wait for that too. Beside them a loop that only counts takes its turn
+//! ([`noise`]): a 99th percentile is held against nobody where that one's is not its own either.
 
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::Bench;
 use super::floor::floor;
 use super::http::Connection;
+use super::noise;
 use super::report::{Promise, Section, Suite};
 use super::sampan::{IMAGE, Pool, Sampan};
 use super::turns::{Contender, GAP, take_turns};
@@ -26,6 +28,7 @@ pub fn measure(bench: &Bench) -> Result<Suite> {
     let pool = Sampan::open(bench, "pool", Pool::On)?;
     let mut contenders = vec![
         floor(&bench.scratch)?,
+        noise::contender()?,
         contender(COLD, cold.connect()?, Removal::Afterwards)?,
         contender(POOL, pool.connect()?, Removal::Afterwards)?,
         contender("api, cold, until removed", cold.connect()?, Removal::AtItsEnd)?,
@@ -55,7 +58,8 @@ fn promises(alone: &Section, beside: &Section) -> Vec<Promise> {
         for (name, most) in [(COLD, 2.0), (POOL, 1.5)] {
             let Some(row) = section.row(name) else { continue };
             promises.push(Promise::at_most(format!("{name}{words}: p50"), row.p50_ratio, most, "× the floor"));
-            promises.push(Promise::at_most(format!("{name}{words}: p99"), row.p99_ratio, 4.0, "× the floor"));
+            let slowest = Promise::at_most(format!("{name}{words}: p99"), row.p99_ratio, 4.0, "× the floor");
+            promises.push(noise::judge(slowest, section));
         }
     }
     promises

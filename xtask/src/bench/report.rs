@@ -86,7 +86,21 @@ pub struct Promise {
     /// Of both.
     pub unit: &'static str,
     /// Whether it is kept.
-    pub met: bool,
+    pub verdict: Verdict,
+    /// Why that cannot be told.
+    pub why: Option<String>,
+}
+
+/// Whether a promise is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is.
+    Met,
+    /// It is not.
+    NotMet,
+    /// The machine is too noisy to tell.
+    Untold,
 }
 
 /// Which side of a bound is good.
@@ -153,12 +167,27 @@ impl Row {
 impl Promise {
     /// Kept where `measured` is no more than `bound`.
     pub fn at_most(what: impl Into<String>, measured: f64, bound: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), side: Side::AtMost, bound, measured, unit, met: measured <= bound }
+        Self::new(what.into(), Side::AtMost, bound, measured, unit, measured <= bound)
     }
 
     /// Kept where `measured` is no less than `bound`.
     pub fn at_least(what: impl Into<String>, measured: f64, bound: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), side: Side::AtLeast, bound, measured, unit, met: measured >= bound }
+        Self::new(what.into(), Side::AtLeast, bound, measured, unit, measured >= bound)
+    }
+
+    fn new(what: String, side: Side, bound: f64, measured: f64, unit: &'static str, met: bool) -> Self {
+        let verdict = if met { Verdict::Met } else { Verdict::NotMet };
+        Self { what, side, bound, measured, unit, verdict, why: None }
+    }
+
+    /// The same, not to be told here.
+    pub fn untold(self, why: String) -> Self {
+        Self { verdict: Verdict::Untold, why: Some(why), ..self }
+    }
+
+    /// Whether it is kept.
+    pub fn is_met(&self) -> bool {
+        self.verdict == Verdict::Met
     }
 }
 
@@ -229,13 +258,18 @@ impl fmt::Display for Section {
 
 impl fmt::Display for Promise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, side, bound, measured, unit, met } = self;
-        let verdict = if *met { "met    " } else { "NOT met" };
+        let Self { what, side, bound, measured, unit, verdict, why } = self;
+        let verdict = match verdict {
+            Verdict::Met => "met    ",
+            Verdict::NotMet => "NOT met",
+            Verdict::Untold => "untold ",
+        };
         let side = match side {
             Side::AtMost => "at most",
             Side::AtLeast => "at least",
         };
-        write!(f, "{verdict} {what}: {} {unit}, promised {side} {} {unit}", number(*measured), number(*bound))
+        write!(f, "{verdict} {what}: {} {unit}, promised {side} {} {unit}", number(*measured), number(*bound))?;
+        why.iter().try_for_each(|why| write!(f, " ({why})"))
     }
 }
 
@@ -272,7 +306,7 @@ mod tests {
             (Promise::at_least("a", f64::NAN, 1.0, "×"), false),
             (Promise::at_most("a", f64::NAN, 1.0, "×"), false),
         ] {
-            assert_eq!(promise.met, met, "{promise}");
+            assert_eq!(promise.is_met(), met, "{promise}");
         }
     }
 
