@@ -216,22 +216,11 @@ impl Core {
 
     async fn run(&self, caller: &Caller, asked: ContainerCreate, start: Start) -> Result<Outcome, ApiError> {
         let (containers, caller) = (self.containers.clone(), caller.clone());
-        // a task of its own: whoever asked may go away in the middle, and no half is to be left then
-        let ran = tokio::spawn(async move {
-            let all = containers.clone();
-            let spec = move || caller.spec_of(&all, asked);
-            match start {
-                Start::Now => {
-                    let (record, started) = containers.create_and_start(spec).await?;
-                    if started.is_err() {
-                        remove_unstarted(&containers, &record).await;
-                    }
-                    Ok(started?)
-                }
-                Start::Later => containers.create_for_later(spec).await,
-            }
-        });
-        let record = ran.await.map_err(|_| ApiError::stopping())??;
+        let spec = move || caller.spec_of(&containers, asked);
+        let record = match start {
+            Start::Now => self.containers.run(spec).await?,
+            Start::Later => self.containers.create_for_later(spec).await?,
+        };
         Ok(Outcome::Container(Box::new(record.view(None))))
     }
 
@@ -316,13 +305,6 @@ impl Core {
             }
         });
         Ok(Outcome::Changes(receiver))
-    }
-}
-
-/// A container that never ran is nobody's: only the error is of use.
-pub(crate) async fn remove_unstarted(containers: &Containers, record: &ContainerRecord) {
-    if let Err(error) = containers.remove(&record.id, true).await {
-        tracing::warn!(id = %record.id, %error, "a container that did not start could not be removed");
     }
 }
 

@@ -36,14 +36,12 @@ impl Containers {
         self.of(asked, |inner, spec| inner.create(spec, Some(&inner.pool))).await
     }
 
-    /// Creates a container and starts it; one that cannot be started is there all the same.
+    /// Creates a container and starts it, in one turn on one thread, which goes on to the end also where nobody waits for
+    /// it any more. One that cannot be started is removed: only the error is of use.
     ///
     /// # Errors
-    /// As of [`create`](Self::create), and, inside, of [`start`](Self::start).
-    pub async fn create_and_start<E>(
-        &self,
-        asked: impl Asked<E>,
-    ) -> Result<(Arc<ContainerRecord>, Result<Arc<ContainerRecord>, ContainerError>), E>
+    /// As of [`create`](Self::create) and [`start`](Self::start).
+    pub async fn run<E>(&self, asked: impl Asked<E>) -> Result<Arc<ContainerRecord>, E>
     where
         E: From<ContainerError> + Send + 'static,
     {
@@ -51,7 +49,12 @@ impl Containers {
             let record = inner.create(spec, Some(&inner.pool))?;
             let container = inner.get(&record.id)?;
             let started = inner.start(&container);
-            Ok((record, started))
+            if started.is_err()
+                && let Err(error) = inner.remove(&container)
+            {
+                tracing::warn!(id = %container.id, %error, "a container that did not start could not be removed");
+            }
+            started
         })
         .await
     }

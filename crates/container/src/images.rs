@@ -43,15 +43,19 @@ pub struct Images {
     pub(crate) kept: Arc<Kept>,
     /// What was read of them last: manifest and config, which a digest names for good.
     read: Arc<Mutex<HashMap<Digest, Arc<Image>>>>,
+    /// What names there were at a revision.
+    names: Arc<Mutex<Option<(u64, Arc<Names>)>>>,
     /// For whom they are looked at: others' names are not there.
     viewer: Owner,
 }
 
+type Names = BTreeMap<String, ImageRecord>;
+
 impl Images {
     /// The images of these records, blobs and layers.
     pub fn new(records: Arc<Records>, blobs: Arc<Blobs>, layers: Arc<Layers>) -> Self {
-        let (kept, read) = (Arc::default(), Arc::default());
-        Self { records, blobs, layers, kept, read, viewer: Owner::default() }
+        let (kept, read, names) = (Arc::default(), Arc::default(), Arc::default());
+        Self { records, blobs, layers, kept, read, names, viewer: Owner::default() }
     }
 
     /// The images as they are to this user: all of them to root, their own to others.
@@ -156,8 +160,7 @@ impl Images {
     fn collect_unread(&self, also: HashSet<Digest>) -> Result<Freed, ContainerError> {
         self.kept.collect(&self.blobs, &self.layers, || {
             let mut of_use = also;
-            let images = self.records.list::<ImageRecord>(IMAGES)?;
-            of_use.extend(images.into_iter().map(|(_, record)| record.value.manifest));
+            of_use.extend(self.names()?.values().map(|record| record.manifest.clone()));
             let containers = self.records.list::<ContainerRecord>(CONTAINERS)?;
             of_use.extend(containers.into_iter().map(|(_, record)| record.value.spec.image));
             Ok(of_use)
@@ -204,17 +207,28 @@ impl Images {
         Ok(self.layers.sweep()?)
     }
 
+    /// Everybody's names, by key: read again when one has changed.
+    fn names(&self) -> Result<Arc<Names>, ContainerError> {
+        let revision = self.records.revision_of(IMAGES);
+        if let Some((of, names)) = &*lock(&self.names)
+            && *of == revision
+        {
+            return Ok(Arc::clone(names));
+        }
+        let records = self.records.list::<ImageRecord>(IMAGES)?;
+        let names: Arc<Names> = Arc::new(records.into_iter().map(|(key, record)| (key, record.value)).collect());
+        *lock(&self.names) = Some((revision, Arc::clone(&names)));
+        Ok(names)
+    }
+
     /// All images, by name. Blocks.
     ///
     /// # Errors
     /// The records cannot be read.
     pub fn list(&self) -> Result<Vec<ImageView>, ContainerError> {
-        let records = self.records.list::<ImageRecord>(IMAGES)?;
-        Ok(records
-            .into_iter()
-            .filter(|(_, record)| self.viewer.may_touch(&record.value.owner))
-            .map(|(key, record)| view(&unescape(key.trim_start_matches(IMAGES)), &record.value))
-            .collect())
+        let names = self.names()?;
+        let own = names.iter().filter(|(_, record)| self.viewer.may_touch(&record.owner));
+        Ok(own.map(|(key, record)| view(&unescape(key.trim_start_matches(IMAGES)), record)).collect())
     }
 
     /// The image of a name. Blocks.
@@ -222,10 +236,11 @@ impl Images {
     /// # Errors
     /// There is none of that name.
     pub fn get(&self, name: &ImageName) -> Result<ImageView, ContainerError> {
-        let record = self.records.get::<ImageRecord>(&format!("{IMAGES}{}", escape(name)))?;
-        let record = record.filter(|record| self.viewer.may_touch(&record.value.owner));
+        let names = self.names()?;
+        let record = names.get(&format!("{IMAGES}{}", escape(name)));
+        let record = record.filter(|record| self.viewer.may_touch(&record.owner));
         let record = record.ok_or_else(|| ContainerError::NoImage(name.to_string()))?;
-        Ok(view(name.as_str(), &record.value))
+        Ok(view(name.as_str(), record))
     }
 
     /// Whether anybody has a name for this image. Blocks.
@@ -233,7 +248,7 @@ impl Images {
     /// # Errors
     /// The records cannot be read.
     pub fn is_named(&self, manifest: &Digest) -> Result<bool, ContainerError> {
-        Ok(self.records.list::<ImageRecord>(IMAGES)?.iter().any(|(_, record)| record.value.manifest == *manifest))
+        Ok(self.names()?.values().any(|record| record.manifest == *manifest))
     }
 
     /// All that there is to say of the image of a name. Blocks.

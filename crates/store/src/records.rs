@@ -11,7 +11,7 @@ mod format;
 mod key;
 mod watch;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -51,6 +51,8 @@ struct Inner {
     writer: Mutex<Writer>,
     newest: tokio::sync::watch::Sender<u64>,
     recent: Mutex<Recent>,
+    /// The last change of each kind, by `TENANT/KIND/`; none: not since the file was opened.
+    kinds: Mutex<HashMap<String, u64>>,
 }
 
 /// The last changes, without gaps: who watches is rarely further behind.
@@ -110,6 +112,7 @@ impl Records {
             reader: Mutex::new(reader),
             newest: tokio::sync::watch::Sender::new(revision),
             recent: Mutex::default(),
+            kinds: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -117,6 +120,12 @@ impl Records {
     /// The revision of the newest change; 0 before the first.
     pub fn revision(&self) -> u64 {
         *self.inner.newest.borrow()
+    }
+
+    /// The revision of the last change of a record whose key starts with `TENANT/KIND/`; 0 before the first since the file
+    /// was opened. What was read after it was told is as it was read for as long as it stays.
+    pub fn revision_of(&self, kind: &str) -> u64 {
+        lock(&self.inner.kinds).get(kind).copied().unwrap_or(0)
     }
 
     /// Reads a record.
@@ -194,10 +203,22 @@ impl Records {
         writer.uncompacted = if compacts { (0, 0) } else { uncompacted };
         if revision != writer.revision {
             writer.revision = revision;
+            self.note_kinds(&changes);
             lock(&self.inner.recent).add(changes);
             self.inner.newest.send_replace(revision);
         }
         Ok(result)
+    }
+
+    fn note_kinds(&self, changes: &[Change]) {
+        let mut kinds = lock(&self.inner.kinds);
+        for change in changes {
+            let kind = key::kind(&change.key);
+            match kinds.get_mut(kind) {
+                Some(last) => *last = change.revision,
+                None => drop(kinds.insert(kind.to_owned(), change.revision)),
+            }
+        }
     }
 
     /// Follows the changes after the revision `from`: that of a list or of the last change that was seen.

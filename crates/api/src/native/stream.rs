@@ -23,7 +23,7 @@ use super::places::Place;
 use super::routes::{Asked, By, json};
 use super::talk::{Io, Talk, converse, write_control};
 use super::write;
-use crate::core::{not_a_replica, remove_unstarted};
+use crate::core::not_a_replica;
 use crate::{ApiError, Caller, Core};
 
 /// What a request that wants a stream brings: the connection, once it has been answered.
@@ -240,6 +240,13 @@ impl Unstarted {
         if let Some(record) = self.record.take() {
             remove_unstarted(&self.containers, &record).await;
         }
+    }
+}
+
+/// A container that never ran is nobody's: only the error is of use.
+async fn remove_unstarted(containers: &Containers, record: &ContainerRecord) {
+    if let Err(error) = containers.remove(&record.id, true).await {
+        tracing::warn!(id = %record.id, %error, "a container that did not start could not be removed");
     }
 }
 

@@ -13,6 +13,11 @@ pub(super) fn is_key(text: &str) -> bool {
     )
 }
 
+/// What a whole key starts with: `TENANT/KIND/`.
+pub(super) fn kind(key: &str) -> &str {
+    key.rfind('/').map_or(key, |at| &key[..=at])
+}
+
 /// The least key past all that start with `prefix`: keys are ASCII, and hold no DEL.
 pub(super) fn past(prefix: &str) -> String {
     format!("{prefix}\x7f")

@@ -39,6 +39,26 @@ fn records_come_back_with_their_revisions() {
 }
 
 #[test]
+fn kinds_have_revisions_of_their_own() {
+    let (_dir, records) = open();
+    let kinds = || ["default/service/", "default/image/"].map(|kind| records.revision_of(kind));
+    assert_eq!(kinds(), [0, 0]);
+    records.put(KEY, &1, Durability::RunState).unwrap();
+    records.put("default/image/a|b:1/2", &1, Durability::RunState).unwrap_err();
+    records.put("default/image/a|b:1", &1, Durability::RunState).unwrap();
+    assert_eq!(kinds(), [1, 2]);
+    records.delete(KEY).unwrap();
+    records.delete(KEY).unwrap();
+    assert_eq!(kinds(), [3, 2], "what changes nothing is no change");
+    let undone = records.transaction(Durability::RunState, |transaction| {
+        transaction.put("default/image/c", &1)?;
+        transaction.put("nonsense", &1)
+    });
+    undone.unwrap_err();
+    assert_eq!(kinds(), [3, 2]);
+}
+
+#[test]
 fn compare_and_swap() {
     let (_dir, records) = open();
     let put = |expected, value| records.put_if(KEY, expected, &value, Durability::Intent);
