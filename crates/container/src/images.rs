@@ -43,13 +43,18 @@ pub struct Images {
     pub(crate) kept: Arc<Kept>,
     /// What was read of them last: manifest and config, which a digest names for good.
     read: Arc<Mutex<HashMap<Digest, Arc<Image>>>>,
-    /// What names there were at a revision.
-    names: Arc<Mutex<Option<(u64, Arc<Names>)>>>,
+    /// The names as they were read last.
+    names: Arc<Mutex<Option<Arc<Names>>>>,
     /// For whom they are looked at: others' names are not there.
     viewer: Owner,
 }
 
-type Names = BTreeMap<String, ImageRecord>;
+/// Everybody's names.
+struct Names {
+    /// When they were read.
+    revision: u64,
+    by_key: BTreeMap<String, ImageRecord>,
+}
 
 impl Images {
     /// The images of these records, blobs and layers.
@@ -160,7 +165,7 @@ impl Images {
     fn collect_unread(&self, also: HashSet<Digest>) -> Result<Freed, ContainerError> {
         self.kept.collect(&self.blobs, &self.layers, || {
             let mut of_use = also;
-            of_use.extend(self.names()?.values().map(|record| record.manifest.clone()));
+            of_use.extend(self.names()?.by_key.values().map(|record| record.manifest.clone()));
             let containers = self.records.list::<ContainerRecord>(CONTAINERS)?;
             of_use.extend(containers.into_iter().map(|(_, record)| record.value.spec.image));
             Ok(of_use)
@@ -207,17 +212,18 @@ impl Images {
         Ok(self.layers.sweep()?)
     }
 
-    /// Everybody's names, by key: read again when one has changed.
+    /// The names: read again when one has changed.
     fn names(&self) -> Result<Arc<Names>, ContainerError> {
         let revision = self.records.revision_of(IMAGES);
-        if let Some((of, names)) = &*lock(&self.names)
-            && *of == revision
+        if let Some(names) = &*lock(&self.names)
+            && names.revision == revision
         {
             return Ok(Arc::clone(names));
         }
         let records = self.records.list::<ImageRecord>(IMAGES)?;
-        let names: Arc<Names> = Arc::new(records.into_iter().map(|(key, record)| (key, record.value)).collect());
-        *lock(&self.names) = Some((revision, Arc::clone(&names)));
+        let by_key = records.into_iter().map(|(key, record)| (key, record.value)).collect();
+        let names = Arc::new(Names { revision, by_key });
+        *lock(&self.names) = Some(Arc::clone(&names));
         Ok(names)
     }
 
@@ -227,7 +233,7 @@ impl Images {
     /// The records cannot be read.
     pub fn list(&self) -> Result<Vec<ImageView>, ContainerError> {
         let names = self.names()?;
-        let own = names.iter().filter(|(_, record)| self.viewer.may_touch(&record.owner));
+        let own = names.by_key.iter().filter(|(_, record)| self.viewer.may_touch(&record.owner));
         Ok(own.map(|(key, record)| view(&unescape(key.trim_start_matches(IMAGES)), record)).collect())
     }
 
@@ -237,7 +243,7 @@ impl Images {
     /// There is none of that name.
     pub fn get(&self, name: &ImageName) -> Result<ImageView, ContainerError> {
         let names = self.names()?;
-        let record = names.get(&format!("{IMAGES}{}", escape(name)));
+        let record = names.by_key.get(&format!("{IMAGES}{}", escape(name)));
         let record = record.filter(|record| self.viewer.may_touch(&record.owner));
         let record = record.ok_or_else(|| ContainerError::NoImage(name.to_string()))?;
         Ok(view(name.as_str(), record))
@@ -248,7 +254,7 @@ impl Images {
     /// # Errors
     /// The records cannot be read.
     pub fn is_named(&self, manifest: &Digest) -> Result<bool, ContainerError> {
-        Ok(self.names()?.values().any(|record| record.manifest == *manifest))
+        Ok(self.names()?.by_key.values().any(|record| record.manifest == *manifest))
     }
 
     /// All that there is to say of the image of a name. Blocks.

@@ -274,7 +274,7 @@ impl Inner {
     /// Whether it was kept.
     fn keep_root(&self, container: &Container, root: Spare, home: &Path) -> io::Result<bool> {
         // what is left of its processes, if anything, could write to it yet
-        let is_over = self.server_group(&Server::of(&container.record())).is_ok_and(|group| group.remove_empty());
+        let is_over = self.server_group(&Server::of(&container.record())).is_ok_and(|group| group.is_removed());
         let written = home.join("upper/u");
         let is_untouched = Mark::of(&written)? == root.untouched && fs::read_dir(written)?.next().is_none();
         if !is_over || !is_untouched || self.stopping.load(Ordering::SeqCst) {

@@ -44,6 +44,7 @@ mod stats;
 mod tree;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use container::ContainerGroup;
 pub use detect::Mode;
@@ -67,7 +68,7 @@ const HANDED_DOWN: &[&str] = &["cpu", "memory", "pids", "io", "cpuset"];
 pub struct Cgroups {
     mode: Mode,
     /// Version 1 first, the unified one last.
-    hierarchies: Vec<Hierarchy>,
+    hierarchies: Vec<Arc<Hierarchy>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,12 +166,12 @@ impl Cgroups {
         self.mode == Mode::V2
     }
 
-    fn unified(&self) -> Option<&Hierarchy> {
+    fn unified(&self) -> Option<&Arc<Hierarchy>> {
         self.hierarchies.iter().find(|hierarchy| hierarchy.kind == Kind::Unified)
     }
 
     /// The hierarchy that has a controller.
-    fn home(&self, controller: &str) -> Option<&Hierarchy> {
+    fn home(&self, controller: &str) -> Option<&Arc<Hierarchy>> {
         self.hierarchies.iter().find(|hierarchy| hierarchy.controllers.iter().any(|own| own == controller))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::devices::{self, Set};
 use super::tree::Tree;
@@ -10,7 +11,7 @@ use super::{CgroupError, DeviceRule, Mounts};
 /// The cgroup of one container, in every hierarchy.
 #[derive(Debug, Clone)]
 pub struct ContainerGroup {
-    mounts: Mounts,
+    mounts: Arc<Mounts>,
     tree: Tree,
     above: Above,
 }
@@ -32,7 +33,7 @@ impl Deref for ContainerGroup {
 }
 
 impl ContainerGroup {
-    pub(super) fn new(mounts: Mounts, tree: Tree, above: Above) -> Self {
+    pub(super) fn new(mounts: Arc<Mounts>, tree: Tree, above: Above) -> Self {
         Self { mounts, tree, above }
     }
 

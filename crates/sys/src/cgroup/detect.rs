@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{CgroupError, Cgroups, Hierarchy, Kind, file};
 
@@ -39,7 +40,7 @@ pub(super) fn detect() -> Result<Cgroups, CgroupError> {
     let mut cgroups = parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)?;
     if let Some(unified) = cgroups.hierarchies.iter_mut().find(|hierarchy| hierarchy.is_unified()) {
         let controllers = file::read(&unified.mount.join("cgroup.controllers"))?;
-        unified.controllers = controllers.split_whitespace().map(str::to_owned).collect();
+        Arc::make_mut(unified).controllers = controllers.split_whitespace().map(str::to_owned).collect();
     }
     Ok(cgroups)
 }
@@ -74,7 +75,7 @@ fn parse(mountinfo: &str, own: &str) -> Result<Cgroups, CgroupError> {
         (false, Some(_)) => Mode::V2,
         (false, None) => return Err(CgroupError::NotMounted),
     };
-    Ok(Cgroups { mode, hierarchies })
+    Ok(Cgroups { mode, hierarchies: hierarchies.into_iter().map(Arc::new).collect() })
 }
 
 struct Mount {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::devices::DefaultDevices;
 use super::tree::Place;
 use super::{
-    CgroupError, Cgroups, ContainerGroup, HANDED_DOWN, Hierarchy, Limits, Making, RemoveError, ServerGroup, check_name,
-    file, remove,
+    CgroupError, Cgroups, ContainerGroup, HANDED_DOWN, Hierarchy, Limits, Making, Mounts, RemoveError, ServerGroup,
+    check_name, file, remove,
 };
 
 const ROLE: &str = "role-";
@@ -20,6 +21,7 @@ pub struct Group {
     pub(super) cgroups: Cgroups,
     name: String,
     devices: DefaultDevices,
+    mounts: Arc<Mounts>,
 }
 
 impl Group {
@@ -29,7 +31,12 @@ impl Group {
             missing if missing.is_empty() => {}
             missing => return Err(CgroupError::Missing(missing)),
         }
-        let group = Self { cgroups: cgroups.clone(), name: name.to_owned(), devices: DefaultDevices::load(cgroups)? };
+        let group = Self {
+            cgroups: cgroups.clone(),
+            name: name.to_owned(),
+            devices: DefaultDevices::load(cgroups)?,
+            mounts: cgroups.mounts().into(),
+        };
         for hierarchy in &cgroups.hierarchies {
             group.prepare(hierarchy)?;
         }
@@ -81,7 +88,7 @@ impl Group {
             let new = file::make(&directory)?;
             files.push(hierarchy.join_file(&directory));
             if new {
-                self.devices.set(&Place { hierarchy: hierarchy.clone(), directory })?;
+                self.devices.set(&Place { hierarchy: Arc::clone(hierarchy), directory })?;
             }
         }
         Ok(files)
@@ -115,10 +122,10 @@ impl Group {
     pub fn server(&self, name: &str) -> Result<ServerGroup, CgroupError> {
         check_name(name)?;
         let places = self.cgroups.hierarchies.iter().map(|hierarchy| Place {
-            hierarchy: hierarchy.clone(),
+            hierarchy: Arc::clone(hierarchy),
             directory: self.directory(hierarchy).join(format!("{SERVER}{name}")),
         });
-        Ok(ServerGroup::new(self.cgroups.mounts(), places.collect(), self.devices.clone()))
+        Ok(ServerGroup::new(Arc::clone(&self.mounts), places.collect(), self.devices.clone()))
     }
 
     /// The names of the servers there are, whole or in part.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
@@ -44,22 +45,22 @@ impl Cgroups {
         if clean.as_os_str().is_empty() {
             return Err(CgroupError::Path(path.into()));
         }
-        let place = |hierarchy: &Hierarchy| {
+        let place = |hierarchy: &Arc<Hierarchy>| {
             let base = match (path.is_absolute(), hierarchy.is_unified() && self.unified_alone()) {
                 (true, _) => Path::new(""),
                 (false, false) => &hierarchy.own,
                 (false, true) => hierarchy.own.parent().unwrap_or(Path::new("")),
             };
-            Place { hierarchy: hierarchy.clone(), directory: hierarchy.mount.join(base).join(&clean) }
+            Place { hierarchy: Arc::clone(hierarchy), directory: hierarchy.mount.join(base).join(&clean) }
         };
         Ok(PathGroup { tree: Tree { places: self.hierarchies.iter().map(place).collect() } })
     }
 
     /// The cgroup that [`PathGroup::paths`] told of, when it was made. What is not mounted any more is left out.
     pub fn of_paths(&self, paths: &BTreeMap<String, PathBuf>) -> PathGroup {
-        let place = |hierarchy: &Hierarchy| {
+        let place = |hierarchy: &Arc<Hierarchy>| {
             let directory = hierarchy.words().into_iter().find_map(|word| paths.get(&word))?.clone();
-            Some(Place { hierarchy: hierarchy.clone(), directory })
+            Some(Place { hierarchy: Arc::clone(hierarchy), directory })
         };
         PathGroup { tree: Tree { places: self.hierarchies.iter().filter_map(place).collect() } }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use super::container::{Above, ContainerGroup};
 use super::devices::DefaultDevices;
@@ -14,7 +15,7 @@ const CONTAINER: &str = "container-";
 /// The cgroup of one server, in every hierarchy.
 #[derive(Debug, Clone)]
 pub struct ServerGroup {
-    mounts: Mounts,
+    mounts: Arc<Mounts>,
     tree: Tree,
     devices: DefaultDevices,
 }
@@ -27,7 +28,7 @@ impl Deref for ServerGroup {
 }
 
 impl ServerGroup {
-    pub(super) fn new(mounts: Mounts, places: Vec<Place>, devices: DefaultDevices) -> Self {
+    pub(super) fn new(mounts: Arc<Mounts>, places: Vec<Place>, devices: DefaultDevices) -> Self {
         Self { mounts, tree: Tree { places }, devices }
     }
 
@@ -39,7 +40,7 @@ impl ServerGroup {
     /// The cgroup of the only container of a server that was made for it alone
     /// ([`Group::begin_alone`](super::Group::begin_alone)): the server's own.
     pub fn alone(&self) -> ContainerGroup {
-        ContainerGroup::new(self.mounts.clone(), self.tree.clone(), Above::Instance)
+        ContainerGroup::new(Arc::clone(&self.mounts), self.tree.clone(), Above::Instance)
     }
 
     /// Begin to make the cgroup of a container on this server. The limits are the server's: programs find them when they
@@ -70,7 +71,7 @@ impl ServerGroup {
     /// When the name is no good.
     pub fn container(&self, name: &str) -> Result<ContainerGroup, CgroupError> {
         check_name(name)?;
-        Ok(ContainerGroup::new(self.mounts.clone(), self.below(&format!("{CONTAINER}{name}")), Above::Server))
+        Ok(ContainerGroup::new(Arc::clone(&self.mounts), self.below(&format!("{CONTAINER}{name}")), Above::Server))
     }
 
     /// The names of the containers on it, whole or in part.

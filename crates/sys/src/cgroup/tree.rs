@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::io::Errno;
@@ -37,7 +38,7 @@ pub struct Tree {
 /// Its directory in one hierarchy.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
-    pub hierarchy: Hierarchy,
+    pub hierarchy: Arc<Hierarchy>,
     pub directory: PathBuf,
 }
 
@@ -48,7 +49,7 @@ impl Place {
 
     /// The cgroup of that name in this one.
     pub fn below(&self, name: &str) -> Self {
-        Self { hierarchy: self.hierarchy.clone(), directory: self.directory.join(name) }
+        Self { hierarchy: Arc::clone(&self.hierarchy), directory: self.directory.join(name) }
     }
 
     /// Sets the limits of this directory alone, those that this hierarchy has.
@@ -185,6 +186,12 @@ impl Tree {
             Err(_) => false,
         };
         self.places.iter().all(is_gone)
+    }
+
+    /// Whether it was removed: no process is left that was in it.
+    pub fn is_removed(&self) -> bool {
+        // the last to go
+        self.places.last().is_some_and(|place| matches!(place.directory.try_exists(), Ok(false)))
     }
 
     pub(super) fn directories(&self) -> impl Iterator<Item = PathBuf> {

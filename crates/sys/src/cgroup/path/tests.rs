@@ -66,8 +66,9 @@ fn paths_are_read_as_runc_reads_them() {
         controllers: vec!["cpu".into()],
         own: own.into(),
     };
-    let v1 = Cgroups { mode: Version::V1, hierarchies: vec![hierarchy("/c/cpu", Kind::V1 { name: None }, "a/b")] };
-    let v2 = Cgroups { mode: Version::V2, hierarchies: vec![hierarchy("/c", Kind::Unified, "a/b")] };
+    let v1 =
+        Cgroups { mode: Version::V1, hierarchies: vec![hierarchy("/c/cpu", Kind::V1 { name: None }, "a/b").into()] };
+    let v2 = Cgroups { mode: Version::V2, hierarchies: vec![hierarchy("/c", Kind::Unified, "a/b").into()] };
     let check = |path: &str, one: &str, two: &str| {
         let directory = |cgroups: &Cgroups| cgroups.at(Path::new(path)).unwrap().directories().next().unwrap();
         assert_eq!((directory(&v1), directory(&v2)), (one.into(), two.into()), "{path}");
@@ -282,7 +283,7 @@ impl Drop for HandedDown {
 fn below_processes_and_threads() {
     let mut path = TestPath::new();
     let _root = HandedDown::of(&path.0);
-    path.0.hierarchies.retain(Hierarchy::is_unified);
+    path.0.hierarchies.retain(|hierarchy| hierarchy.is_unified());
     path.0.mode = Version::V2;
     let outer = path.0.at(Path::new(&path.1)).unwrap();
     outer.create(&Resources::default()).unwrap();

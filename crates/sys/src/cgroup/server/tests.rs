@@ -9,9 +9,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::cgroup::group::hand_down;
-use crate::cgroup::{
-    Access, Cgroups, DOCKER_DEVICES, DeviceKind, DeviceRule, EVERY_DEVICE, Group, Hierarchy, Kind, Mode, remove,
-};
+use crate::cgroup::{Access, Cgroups, DOCKER_DEVICES, DeviceKind, DeviceRule, EVERY_DEVICE, Group, Kind, Mode, remove};
 
 const LIMITS: Limits = Limits { cpu_milli: 500, memory_bytes: 64 << 20, pids: 64 };
 
@@ -198,7 +196,7 @@ fn the_unified_hierarchy_alone() {
     if cgroups.unified().is_none() {
         return;
     }
-    cgroups.hierarchies.retain(Hierarchy::is_unified);
+    cgroups.hierarchies.retain(|hierarchy| hierarchy.is_unified());
     cgroups.mode = Mode::V2;
     assert_eq!(cgroups.mounts(), Mounts::V2);
     let mount = cgroups.hierarchies[0].mount.join(format!("sampan-test-v2-{}", std::process::id()));
@@ -208,7 +206,7 @@ fn the_unified_hierarchy_alone() {
     }
     let place = Place { hierarchy: cgroups.hierarchies[0].clone(), directory: mount.join("server-s") };
     let devices = DefaultDevices::load(&cgroups).unwrap();
-    let server = ServerGroup::new(Mounts::V2, vec![place], devices);
+    let server = ServerGroup::new(Mounts::V2.into(), vec![place], devices);
     server.draft(&LIMITS, true).begin().unwrap().finish().unwrap();
     let container = server.create_container("c", &LIMITS).unwrap();
     let mut child = shell(&container.files(), "echo in; (sleep 60 & sleep 60); read x");
