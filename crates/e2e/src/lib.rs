@@ -13,6 +13,7 @@ pub mod http;
 pub mod load;
 pub mod machine;
 pub mod native;
+pub mod null;
 pub mod peers;
 pub mod sampan;
 pub mod schema;

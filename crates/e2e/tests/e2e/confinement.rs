@@ -37,6 +37,14 @@ fn held() -> u64 {
 }
 
 #[test]
+fn processes_are_limited_by_default() {
+    let sampan = with_busybox();
+    let most = "cat /sys/fs/cgroup/pids/pids.max 2> /dev/null || cat /sys/fs/cgroup/pids.max";
+    assert_eq!(run(&sampan, &[], most), "4096");
+    assert_eq!(run(&sampan, &["--pids-limit", "77"], most), "77");
+}
+
+#[test]
 fn capabilities_and_system_calls() {
     let sampan = with_busybox();
     let set = "sed -n 's/^CapBnd:.//p' /proc/self/status";

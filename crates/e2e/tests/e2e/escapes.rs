@@ -2,11 +2,12 @@
 //! the most that a container here can be where that makes it harder to stop (root of the host's user namespace, every
 //! capability). `docs/security.md` tells what stops each.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sampan_e2e::null::NullAsItWas;
 use sampan_e2e::sampan::{SOON, outcome};
 use sampan_e2e::terminal::Terminal;
 use sampan_e2e::{Sampan, sources, tools};
@@ -290,36 +291,17 @@ fn cve_2025_52881_writes_to_proc_led_elsewhere() {
 #[test]
 fn runc_3674_the_host_s_null() {
     let sampan = with_busybox();
-    let null = || {
-        let meta = fs::metadata("/dev/null").expect("/dev/null");
-        (meta.uid(), meta.gid(), meta.mode())
-    };
-    let before = null();
-    let _back = NullAsItWas(before);
+    let null = NullAsItWas::now();
     sampan.ok(&["run", "-d", "--name", "host", "--userns", "host", "bb", "sleep", "1000"]);
     let change = "chown 5:6 /proc/self/fd/0 /dev/null; chmod 600 /proc/self/fd/0 /dev/null; true";
     sampan.ok(&["exec", "host", "sh", "-c", change]);
     sampan.ok(&["exec", "-u", "1000", "host", "true"]);
     sampan.ok(&["run", "--rm", "--userns", "host", "bb", "sh", "-c", change]);
     sampan.ok(&["run", "--rm", "--privileged", "bb", "sh", "-c", change]);
-    assert_eq!(null(), before);
+    null.assert_untouched("a container's exec");
     // nor another container's, though it has no user namespace of its own either
     assert_eq!(sampan.ok(&["run", "--rm", "--userns", "host", "bb", "stat", "-c", "%u:%g %a", "/dev/null"]), "0:0 666");
     assert_eq!(sampan.ok(&["run", "--rm", "bb", "stat", "-c", "%a", "/dev/null"]), "666");
-}
-
-/// Puts the machine's `/dev/null` right again where an attack has come through: everything on it needs that.
-struct NullAsItWas((u32, u32, u32));
-
-impl Drop for NullAsItWas {
-    fn drop(&mut self) {
-        let (uid, gid, mode) = self.0;
-        let null = fs::metadata("/dev/null").map(|meta| (meta.uid(), meta.gid(), meta.mode()));
-        if null.is_ok_and(|null| null != self.0) {
-            chown("/dev/null", Some(uid), Some(gid)).expect("the owner of /dev/null, as it was");
-            fs::set_permissions("/dev/null", Permissions::from_mode(mode & 0o7777)).expect("its mode, as it was");
-        }
-    }
 }
 
 /// More output than anybody keeps, and more open files than anybody needs: bounded, and nobody else's trouble.

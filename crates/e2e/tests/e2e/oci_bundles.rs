@@ -158,6 +158,12 @@ fn cases() -> Vec<Case> {
             Nothing,
         ),
         ours(
+            "its place at the disks",
+            |b| process(b)["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6}),
+            "busybox ionice -p 1",
+            Text("best-effort: prio 6\n"),
+        ),
+        ours(
             "its turn at the disks",
             |b| process(b)["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 9}),
             "true",

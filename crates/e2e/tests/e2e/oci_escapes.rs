@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use sampan_e2e::bundles::{Bundle, Runtime};
+use sampan_e2e::null::NullAsItWas;
 use serde_json::json;
 
 /// A container's root that may look into every process tries to write to the runtime's own file, while its first process
@@ -30,6 +31,36 @@ fn the_runtimes_own_file_cannot_be_written_to() {
     assert_eq!((own.len(), own.mtime_nsec(), own.ino()), (now.len(), now.mtime_nsec(), now.ino()));
 }
 
+/// The same where the runtime's file is on a mount that is read-only for now: the host may make it writable again, while
+/// somebody holds on to the file.
+#[test]
+fn the_runtimes_own_file_on_a_read_only_mount() {
+    let runtime = Runtime::sampan();
+    let bundle = Bundle::of("true");
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::copy(runtime.program(), dir.path().join("sampan-oci")).expect("a copy");
+    // in a mount namespace that goes with the shell; whether a mount is one of it is what mountinfo says
+    let script = r#"
+        set -e
+        mount --bind "$1" "$1"
+        mount -o remount,ro,bind "$1"
+        oci() { "$1/sampan-oci" --root "$2" "${@:3}"; }
+        oci "$1" "$2" create --bundle "$3" --pid-file "$2.pid" "$4" < /dev/null > /dev/null
+        exec 9< "/proc/$(cat "$2.pid")/exe"
+        id=$(sed -n 's/^mnt_id:[^0-9]*//p' "/proc/$BASHPID/fdinfo/9")
+        exec 9<&-
+        oci "$1" "$2" delete --force "$4"
+        test -n "$id"
+        if grep "^$id " /proc/self/mountinfo; then echo "the first process's file is on that"; exit 7; fi
+    "#;
+    let state = tempfile::tempdir().expect("a directory");
+    let (dir, state) = (dir.path().to_str().expect("a path"), state.path().join("oci"));
+    let words = ["--mount", "--propagation", "private", "bash", "-c", script, "bash", dir];
+    let mut command = std::process::Command::new("unshare");
+    command.args(words).arg(&state).args([bundle.write(), bundle.id()]);
+    sampan_e2e::sampan::outcome(&mut command).assert_ok();
+}
+
 #[test]
 fn no_descriptor_leads_out() {
     for runtime in Runtime::both() {
@@ -45,9 +76,8 @@ fn no_descriptor_leads_out() {
 
 #[test]
 fn devices_of_the_host_stay_the_hosts() {
+    let null = NullAsItWas::now();
     for runtime in Runtime::both() {
-        let null = || fs::metadata("/dev/null").map(|stat| (stat.uid(), stat.gid(), stat.mode())).expect("/dev/null");
-        let before = null();
         for users in [false, true] {
             let mut bundle = Bundle::of("chown 5:5 /dev/null; chmod 600 /dev/null; echo done");
             if users {
@@ -63,7 +93,49 @@ fn devices_of_the_host_stay_the_hosts() {
             let mut command = runtime.command(&["run", "--bundle", bundle.write(), bundle.id()]);
             let status = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).status();
             assert!(status.expect("a runtime").success());
-            assert_eq!(null(), before, "{}", runtime.name);
+            null.assert_untouched(runtime.name);
+        }
+    }
+}
+
+/// CVE-2025-52881: what the runtime writes to `/proc`, led to another file by what the image or the bundle brings.
+#[test]
+fn writes_to_proc_are_not_led_elsewhere() {
+    const LED: [&str; 4] = ["sys/net/ipv4/ip_default_ttl", "self/oom_score_adj", "self/attr/exec", "self/gid_map"];
+    for runtime in Runtime::both() {
+        let mut bundle = Bundle::of("cat /proc/sys/net/ipv4/ip_default_ttl /proc/self/oom_score_adj /data/file");
+        bundle.config["linux"]["sysctl"] = json!({"net.ipv4.ip_default_ttl": "9"});
+        bundle.config["process"]["oomScoreAdj"] = json!(432);
+        let plant = |below: std::path::PathBuf| {
+            for path in LED {
+                let path = below.join(path);
+                fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+                // the same file, by the host's name for it and by the container's
+                let victim =
+                    if path.ends_with("ip_default_ttl") { bundle.file("data/file") } else { "/data/file".into() };
+                symlink(victim, path).expect("a link");
+            }
+        };
+        plant(bundle.file("proc"));
+        let outside = bundle.dir().join("proc");
+        plant(outside.clone());
+        let told = bundle.run(&runtime).assert_ok().stdout;
+        assert_eq!(told, "9\n432\ndata\n", "{}", runtime.name);
+
+        // by the bundle, instead of the kernel's and over it; runc of Debian 12 is older than its mending
+        if runtime.name == "runc" {
+            continue;
+        }
+        let config = bundle.config.clone();
+        for keep in [false, true] {
+            bundle.config = config.clone();
+            let mounts = bundle.config["mounts"].as_array_mut().expect("a list");
+            mounts.retain(|mount| keep || mount["destination"] != "/proc");
+            let led = json!({"destination": "/proc", "type": "bind", "source": outside, "options": ["rbind"]});
+            mounts.insert(usize::from(keep), led);
+            let told = bundle.run(&runtime);
+            assert!(!keep || told.stderr.contains("it is inside /proc"), "{told}");
+            assert_eq!(fs::read_to_string(bundle.file("data/file")).expect("the file"), "data\n", "{told}");
         }
     }
 }

@@ -366,6 +366,32 @@ fn namespaces_of_others_are_joined() {
     });
 }
 
+/// It is the container's from then on: its root is the bundle's, and nothing of what was there before is in reach.
+#[test]
+fn a_mount_namespace_is_joined() {
+    check(|runtime| {
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 1000"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("unshare of util-linux");
+        // it says so when it is there
+        holder.stdout.take().expect("a pipe").read_exact(&mut [0]).expect("a line");
+        let link = format!("/proc/{}/ns/mnt", holder.id());
+        let theirs = fs::read_link(&link).expect("a namespace").display().to_string();
+        let mut bundle = Bundle::of("readlink /proc/self/ns/mnt; sleep 1000");
+        bundle.namespace("mount", Some(&link));
+        create(runtime, &bundle, &[]);
+        runtime.say(&["start", bundle.id()]).assert_ok();
+        let inside = "readlink /proc/self/ns/mnt; cd ../../../../..; cat etc/passwd data/file";
+        let told = runtime.say(&["exec", bundle.id(), "/bin/sh", "-c", inside]);
+        runtime.say(&["delete", "--force", bundle.id()]).assert_ok();
+        holder.kill().and_then(|()| holder.wait()).expect("it ends");
+        let passwd = "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n";
+        assert_eq!(told.assert_ok().stdout, format!("{theirs}\n{passwd}data\n"));
+    });
+}
+
 #[test]
 fn user_namespaces_of_others_are_joined() {
     check(|runtime| {

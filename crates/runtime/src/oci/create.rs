@@ -21,15 +21,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{WaitId, WaitIdOptions};
 use sampan_sys::clone::Cloned;
-use sampan_sys::{frame, mount, pidfd, user_namespace};
+use sampan_sys::{frame, pidfd, user_namespace};
 
 use super::cgroups::Hierarchies;
 use super::config::{Config, Status};
 use super::error::{OciError, When as _};
 use super::init::{self, ANSWERED, Ends, HOOKED, LISTENER, MAPPED, MOUNTED, Plan, READY, START};
-use super::mounts::{Planned, id_maps};
+use super::mounts::{self, Planned, id_maps};
 use super::namespaces::{Own, Set};
-use super::options::{PRIVATE, SLAVE};
 use super::seccomp::Filter;
 use super::state::{self, Directory, Record, Root};
 use super::{console, devices, hooks, labels, options, process};
@@ -223,7 +222,7 @@ impl Reading {
             preserved: &creation.preserved,
         };
         let mut keep = ends.all();
-        keep.push(plan.root.as_fd());
+        keep.extend(plan.root.as_ref().map(|root| root.as_fd()));
         keep.extend(plan.mounts.iter().filter_map(Planned::fd));
         keep.extend(plan.namespaces.joined("mount"));
         let unified = plan.cgroups.unified()?;
@@ -275,22 +274,21 @@ impl Reading {
         Ok(planned)
     }
 
-    /// A clone of the root file system, which hears of the host's mounts in it where the configuration wants that, and
-    /// never tells of its own. (In somebody else's mount namespace it is the directory itself.)
-    fn open_root(&self) -> Result<OwnedFd, OciError> {
+    /// The root file system; `None` where it is in a mount namespace that the first process is yet to join.
+    fn open_root(&self) -> Result<Option<OwnedFd>, OciError> {
         let step = || format!("open the root file system {}", self.rootfs.display());
         let path = std::ffi::CString::new(self.rootfs.as_os_str().as_encoded_bytes())
             .map_err(|_| OciError::config("root.path", "it has a zero byte"))?;
-        if self.namespaces.of("mount") != Own::New {
-            use rustix::fs::{CWD, Mode, OFlags};
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            return rustix::fs::openat(CWD, &path, flags, Mode::empty()).when(step());
+        match self.namespaces.of("mount") {
+            Own::New => mounts::clone_root(&path, &self.config).map(Some).when(step()),
+            Own::Joined => Ok(None),
+            // the directory itself
+            Own::Shared => {
+                use rustix::fs::{CWD, Mode, OFlags};
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                rustix::fs::openat(CWD, &path, flags, Mode::empty()).map(Some).when(step())
+            }
         }
-        let tree = mount::clone_of_tree(rustix::fs::CWD, &path).when(step())?;
-        let asked = options::propagation(&self.config.linux.rootfs_propagation).map_or(SLAVE, |asked| asked.flag);
-        let propagation = if asked == SLAVE { SLAVE } else { PRIVATE };
-        mount::change_tree(tree.as_fd(), &mount::Change { propagation, ..mount::Change::default() }).when(step())?;
-        Ok(tree)
     }
 }
 

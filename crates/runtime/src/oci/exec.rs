@@ -216,8 +216,7 @@ fn has_users(config: &Config) -> bool {
 
 /// Where it has no mount namespace of its own, it has changed its root in another's.
 fn root_of(config: &Config, pid: u32) -> Result<Option<OwnedFd>, OciError> {
-    let mount = config.linux.namespaces.iter().find(|namespace| namespace.kind == "mount");
-    if mount.is_some_and(|mount| mount.path.as_deref().unwrap_or_default().is_empty()) {
+    if config.linux.namespaces.iter().any(|namespace| namespace.kind == "mount") {
         return Ok(None);
     }
     let path = format!("/proc/{pid}/root");

@@ -29,6 +29,7 @@
 //! own that can never be written to ([`sealed`](super::sealed)).
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -80,8 +81,9 @@ pub(super) struct Plan {
     pub filter: Option<seccomp::Filter>,
     pub mounts: Vec<mounts::Planned>,
     pub nodes: Vec<Node>,
-    /// A clone of the bundle's root file system, mounted nowhere yet.
-    pub root: OwnedFd,
+    /// A clone of the bundle's root file system, mounted nowhere yet; `None` where it is in the mount namespace that is
+    /// joined.
+    pub root: Option<OwnedFd>,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
 }
@@ -169,8 +171,17 @@ fn become_program(plan: &Plan, ends: &Ends<'_>, created: &mut bool) -> Result<In
     let needs_proc = !config.linux.sysctl.is_empty() || labels::are_there(&process.config);
     let proc =
         needs_proc.then(|| Builder::open("proc")?.mount(own_mounts::PLAIN)).transpose().map_err(Failure::from)?;
-    build_root(plan, ends)?;
-    let terminal = enter_root(plan)?;
+    let there;
+    let root = match &plan.root {
+        Some(root) => root.as_fd(),
+        None => {
+            let step = format!("open the root file system {} in the mount namespace that it joins", plan.record.rootfs);
+            there = mounts::clone_root(&path_of_root(plan), config).step(&step)?;
+            there.as_fd()
+        }
+    };
+    build_root(plan, root, ends)?;
+    let terminal = enter_root(plan, root)?;
     set_names(config)?;
     if let Some(proc) = &proc {
         set_sysctls(proc.as_fd(), config)?;
@@ -235,27 +246,32 @@ fn wait_for_start(ends: &Ends<'_>) -> Result<(), Stopped> {
     }
 }
 
+fn path_of_root(plan: &Plan) -> CString {
+    CString::new(plan.record.rootfs.as_str()).unwrap_or_default()
+}
+
 /// The root file system with all that is mounted in it, at the place of the bundle's.
-fn build_root(plan: &Plan, ends: &Ends<'_>) -> Result<(), Stopped> {
-    let Plan { config, namespaces, root, .. } = plan;
+fn build_root(plan: &Plan, root: BorrowedFd<'_>, ends: &Ends<'_>) -> Result<(), Stopped> {
+    let Plan { config, namespaces, .. } = plan;
     match namespaces.of("mount") {
-        Own::New => {
+        // one that is joined is the container's from here on (as with runc)
+        Own::New | Own::Joined => {
             rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
                 .step("take its mounts apart from the host's")?;
-            let path = std::ffi::CString::new(plan.record.rootfs.as_str()).unwrap_or_default();
+            let path = path_of_root(plan);
             // hooks look for it there; where its users cannot get there, no hook of theirs can either
-            match mount::attach(root.as_fd(), if plan.no_pivot { c"/" } else { &path }) {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => mount::attach(root.as_fd(), c"/"),
+            match mount::attach(root, if plan.no_pivot { c"/" } else { &path }) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => mount::attach(root, c"/"),
                 result => result,
             }
             .step("attach the root file system")?;
         }
         // the tree is one of that namespace's, and stays in it
-        Own::Joined | Own::Shared => {}
+        Own::Shared => {}
     }
-    mounts::attach(root.as_fd(), &plan.mounts, config, &plan.cgroups)?;
+    mounts::attach(root, &plan.mounts, config, &plan.cgroups)?;
     if !plan.mounts.iter().any(mounts::Planned::is_bound_dev) {
-        devices::make(root.as_fd(), &plan.nodes, namespaces.has_users())?;
+        devices::make(root, &plan.nodes, namespaces.has_users())?;
     }
     let hooks = &config.hooks;
     if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
@@ -270,10 +286,10 @@ fn build_root(plan: &Plan, ends: &Ends<'_>) -> Result<(), Stopped> {
 
 /// Makes it the root, and lets go of the host's tree. Gives the master of its terminal, which is of the container's own
 /// kind.
-fn enter_root(plan: &Plan) -> Result<Option<OwnedFd>, Failure> {
-    let Plan { config, process, root, .. } = plan;
+fn enter_root(plan: &Plan, root: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Failure> {
+    let Plan { config, process, .. } = plan;
     rustix::process::fchdir(root).step("enter the root file system")?;
-    if plan.namespaces.is_new("mount") && !plan.no_pivot {
+    if plan.namespaces.of("mount") != Own::Shared && !plan.no_pivot {
         // "pivot_root(".", ".")", pivot_root(2): the old root comes to lie over the new one, and is taken off
         rustix::process::pivot_root(c".", c".").step("pivot to the root file system")?;
         rustix::mount::unmount(c".", UnmountFlags::DETACH).step("let go of the host's mounts")?;

@@ -7,6 +7,7 @@
 //! attached to places that the kernel resolved as if the container's root were the root
 //! ([`Place`](crate::child::places::Place); CVE-2021-30465), in the order of the configuration.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -141,6 +142,16 @@ fn bound(mount: &Mount, depth: Depth, options: &Options, config: &Config, namesp
     }
     apply(tree.as_fd(), options).when(step())?;
     Ok(What::Tree { tree, is_file })
+}
+
+/// A clone of a root file system, which hears of mounts in what it is a clone of where the configuration wants that, and
+/// never tells of its own.
+pub(super) fn clone_root(path: &CStr, config: &Config) -> std::io::Result<OwnedFd> {
+    let tree = mount::clone_of_tree(CWD, path)?;
+    let asked = options::propagation(&config.linux.rootfs_propagation).map_or(SLAVE, |asked| asked.flag);
+    let propagation = if asked == SLAVE { SLAVE } else { PRIVATE };
+    change_tree(&tree, Change { propagation, ..Change::default() })?;
+    Ok(tree)
 }
 
 /// Attributes and propagation.

@@ -10,14 +10,14 @@
 //! goes when the last process does that was executed from it. Nothing is copied: it costs three system calls and one
 //! `execve`, where a sealed copy in memory costs the whole file.
 //!
-//! Where the file is on a read-only mount anyway, that is spared.
+//! A mount that is read-only and in a mount namespace is none of that: its host may make it writable again.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxFlags};
 use sampan_sys::process::{self, Strings};
 
 use super::error::{OciError, When as _};
@@ -47,5 +47,25 @@ pub fn seal() -> Result<(), OciError> {
 }
 
 fn is_sealed() -> io::Result<bool> {
-    Ok(rustix::fs::statvfs(OWN)?.f_flag.contains(StatVfsMountFlags::RDONLY))
+    if !rustix::fs::statvfs(OWN)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(false);
+    }
+    let own = rustix::fs::statx(CWD, OWN, AtFlags::empty(), StatxFlags::MNT_ID)?;
+    Ok(!lists(&std::fs::read_to_string("/proc/self/mountinfo")?, own.stx_mnt_id))
+}
+
+/// Whether a mount is among those of a mount namespace (proc_pid_mountinfo(5)).
+fn lists(mountinfo: &str, mount: u64) -> bool {
+    mountinfo.lines().filter_map(|line| line.split_once(' ')).any(|(id, _)| id.parse() == Ok(mount))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_by_their_number() {
+        let mountinfo = "21 1 254:0 / / rw - ext4 /dev/vda rw\n22 21 0:5 / /proc rw - proc proc rw\n";
+        assert_eq!([21, 22, 1, 2, 254].map(|mount| lists(mountinfo, mount)), [true, true, false, false, false]);
+    }
 }
