@@ -34,7 +34,7 @@ impl Terminal {
         let open = || File::options().read(true).write(true).open(&name).expect("its other side");
         // a session of its own, so that the terminal can be its controlling one
         let mut at = Command::new("setsid");
-        at.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        at.arg("-c").arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => at.env(name, value),

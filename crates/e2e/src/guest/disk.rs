@@ -74,6 +74,10 @@ fn fill(root: &Path) {
     for library in &libraries {
         place(library, &root.join(library.strip_prefix("/").expect("an absolute path")));
     }
+    // the measure of `sampan oci`; what it is linked with is where it finds that without being told
+    let library = Path::new("usr/lib").join(tools::multiarch()).join("libseccomp.so.2");
+    place(&tools::tool("runc").join("usr/sbin/runc"), &root.join("tools/runc/usr/sbin/runc"));
+    place(&tools::tool("runc").join(&library), &root.join(&library));
     place(&sources::busybox_tar(), &root.join("target/tmp/busybox.tar"));
     for (name, text) in [
         ("etc/passwd", "root:x:0:0:root:/tmp:/bin/sh\nsomebody:x:1000:1000:somebody:/tmp:/bin/sh\n"),

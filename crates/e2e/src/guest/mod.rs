@@ -10,8 +10,9 @@
 //!   init.sh                      mounts, runs /programs/sealed, reports how it ended, switches the machine off
 //! ```
 //!
-//! **To run more there**: every unit test of `sys`, every sealed test of `runtime` and every test of `network` runs in
-//! the guest anyway, so a new one there needs nothing. A test of `e2e` is named in `tests/guest/main.rs`. Another test
+//! **To run more there**: every unit test of `sys`, every sealed test of `runtime`, every test of `network`, of `e2e`'s
+//! `confinement` and of its `oci_bundles` runs in the guest anyway, so a new one there needs nothing. Another test of
+//! `e2e` is named in `tests/guest/main.rs`. Another test
 //! program is named in `xtask/src/programs.rs`, which builds it, and gets a test of its own in `tests/guest/main.rs`. A
 //! kernel module more is named in `initramfs`. To look around, run
 //! `SAMPAN_GUEST_CONSOLE=1 cargo xtask test -- --test guest NAME --nocapture`: the kernel's messages are then shown as
@@ -34,7 +35,7 @@ use std::time::Instant;
 use crate::tools;
 
 /// The longest a guest may take, in seconds. It only decides how long a broken test takes.
-const SECONDS: &str = "240";
+const SECONDS: &str = "400";
 /// Memory in MiB: some more than the one server of the default size that a test has at a time.
 const MEMORY: &str = "1536";
 /// How much of the kernel's messages is shown where a guest failed.

@@ -49,7 +49,7 @@ fn planted(sampan: &Sampan, name: &str, plant: impl FnOnce(&Path)) {
     tar(&["-C", text(&rootfs), "-xf", text(&sources::busybox_tar())]);
     plant(&rootfs);
     let archive = sampan.dir().join(format!("{name}.tar"));
-    tar(&["--owner=0", "--group=0", "-C", text(&rootfs), "-cf", text(&archive), "."]);
+    tar(&["-C", text(&rootfs), "-cf", text(&archive), "."]);
     sampan.ok(&["image", "import", text(&archive), name]);
 }
 

@@ -419,17 +419,22 @@ fn cases() -> Vec<Case> {
                 linux(b)["resources"]["pids"] = json!({"limit": 77});
                 linux(b)["resources"]["memory"] = json!({"limit": 64 << 20});
                 linux(b)["resources"]["cpu"] = json!({"shares": 512, "quota": 50_000, "period": 100_000});
+                if is_unified() {
+                    // without, runc mounts the host's
+                    b.namespace("cgroup", None);
+                }
             },
             "cd /sys/fs/cgroup; cat pids/pids.max memory/memory.limit_in_bytes cpu/cpu.shares cpu/cpu.cfs_quota_us 2> \
-             /dev/null || cat pids.max memory.max; mkdir pids/x 2> /dev/null; echo $?",
-            Text("77\n67108864\n512\n50000\n1\n"),
+             /dev/null || cat pids.max memory.max cpu.max; mkdir pids/x 2> /dev/null || mkdir x 2> \
+             /dev/null; echo $?",
+            Text(if is_unified() { "77\n67108864\n50000 100000\n1\n" } else { "77\n67108864\n512\n50000\n1\n" }),
         ),
         both(
             "a cgroup namespace",
             |b| {
                 b.namespace("cgroup", None);
             },
-            "grep -c pids:/$ /proc/self/cgroup",
+            if is_unified() { "grep -c ^0::/$ /proc/self/cgroup" } else { "grep -c pids:/$ /proc/self/cgroup" },
             Text("1\n"),
         ),
         // namespaces
@@ -523,6 +528,11 @@ fn cases() -> Vec<Case> {
             Nothing,
         ),
     ]
+}
+
+/// Whether control groups are of version 2 alone.
+fn is_unified() -> bool {
+    fs::exists("/sys/fs/cgroup/cgroup.controllers").expect("/sys/fs/cgroup")
 }
 
 #[test]

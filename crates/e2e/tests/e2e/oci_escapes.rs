@@ -42,20 +42,21 @@ fn the_runtimes_own_file_on_a_read_only_mount() {
     // in a mount namespace that goes with the shell; whether a mount is one of it is what mountinfo says
     let script = r#"
         set -e
-        mount --bind "$1" "$1"
-        mount -o remount,ro,bind "$1"
-        oci() { "$1/sampan-oci" --root "$2" "${@:3}"; }
-        oci "$1" "$2" create --bundle "$3" --pid-file "$2.pid" "$4" < /dev/null > /dev/null
-        exec 9< "/proc/$(cat "$2.pid")/exe"
-        id=$(sed -n 's/^mnt_id:[^0-9]*//p' "/proc/$BASHPID/fdinfo/9")
+        dir=$1 state=$2 bundle=$3 id=$4
+        oci() { "$dir/sampan-oci" --root "$state" "$@"; }
+        mount --bind "$dir" "$dir"
+        mount -o remount,ro,bind "$dir"
+        oci create --bundle "$bundle" --pid-file "$state.pid" "$id" < /dev/null > /dev/null
+        exec 9< "/proc/$(cat "$state.pid")/exe"
+        mount=$(sed -n 's/^mnt_id:[^0-9]*//p' /proc/self/fdinfo/9)
         exec 9<&-
-        oci "$1" "$2" delete --force "$4"
-        test -n "$id"
-        if grep "^$id " /proc/self/mountinfo; then echo "the first process's file is on that"; exit 7; fi
+        oci delete --force "$id"
+        test -n "$mount"
+        if grep "^$mount " /proc/self/mountinfo; then echo "the first process's file is on that"; exit 7; fi
     "#;
     let state = tempfile::tempdir().expect("a directory");
     let (dir, state) = (dir.path().to_str().expect("a path"), state.path().join("oci"));
-    let words = ["--mount", "--propagation", "private", "bash", "-c", script, "bash", dir];
+    let words = ["--mount", "--propagation", "private", "sh", "-c", script, "sh", dir];
     let mut command = std::process::Command::new("unshare");
     command.args(words).arg(&state).args([bundle.write(), bundle.id()]);
     sampan_e2e::sampan::outcome(&mut command).assert_ok();

@@ -34,3 +34,15 @@ fn sealed() {
 fn network() {
     Guest::shared().run("network", &[]);
 }
+
+/// Containers of a daemon: what they are kept from, and what is opened to them.
+#[test]
+fn containers() {
+    Guest::shared().run("e2e", &["confinement::", "escapes::cve_2022", "escapes::cve_2024", "escapes::cve_2025"]);
+}
+
+/// `sampan oci`, beside runc.
+#[test]
+fn oci() {
+    Guest::shared().run("e2e", &["oci_bundles::", "oci_escapes::"]);
+}
