@@ -134,7 +134,7 @@ impl Inner {
         if index.containers.len() >= MOST_CONTAINERS {
             return Err(ContainerError::TooManyContainers(MOST_CONTAINERS));
         }
-        // what is not usual may not be possible, which its start is to say
+        // what is not usual may not be possible
         let begins = pool.is_some() && server.is_none() && confine::is_usual(&spec.confinement);
         let parked = pool.filter(|_| begins).and_then(Pool::take);
         let (id, server_index, child) = match (parked, &server) {
@@ -162,8 +162,8 @@ impl Inner {
         index.servers.insert(server_index);
         let child = match child {
             Some(child) => Some(Ahead::Ready(child)),
-            // the supervisor clones while this is recorded
-            None if begins => {
+            // the supervisor clones while this is recorded; what is in the way is its start's to say
+            None if begins && self.refuse_to_begin().is_ok() => {
                 self.begin_child(&id, &Server::of(&record), &record.spec.confinement).ok().map(Ahead::Begun)
             }
             None => None,

@@ -212,27 +212,19 @@ impl Inner {
             return;
         }
         let oom_killed = self.cgroup_oom_kills(container) > 0;
-        let exited = |record: &mut ContainerRecord| {
+        // the supervisor knows of the end until it is told to forget it
+        container.change_told_first(self, |record| {
             record.state.status = ContainerStatus::Exited;
             record.state.exit_code = ended.exit_code;
             record.state.oom_killed = oom_killed;
             record.state.finished_at = Some(ended.at);
             record.state.pid = None;
             record.state.paused = false;
-        };
-        // the supervisor knows of the end until it is told to forget it; of one that is about to be removed, until that
-        let goes = container.record().spec.remove_at_exit;
-        if goes {
-            container.change_unkept(exited);
-        } else {
-            container.change_told_first(self, exited);
-        }
+        });
         failpoint::reach("container_ended");
         self.limit_again(&container.record());
         self.take_down(container);
-        if !goes {
-            self.forget(&container.id);
-        }
+        self.forget(&container.id);
         self.root_ended(container);
     }
 
@@ -259,15 +251,14 @@ impl Inner {
             return Err(ContainerError::Running(container.record().spec.name.to_string()));
         }
         let removing = |record: &mut ContainerRecord| record.state.status = ContainerStatus::Removing;
-        let goes = container.record().spec.remove_at_exit;
-        if goes {
+        if container.record().spec.remove_at_exit {
             // the next daemon removes what has ended
             container.change_unkept(removing);
         } else {
             container.change(self, removing);
         }
         failpoint::reach("container_removing");
-        if self.take_down(container) || goes {
+        if self.take_down(container) {
             self.forget(&container.id);
         }
         failpoint::reach("container_down");

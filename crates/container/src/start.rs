@@ -37,9 +37,14 @@ impl Inner {
         self.start_in_turn(container)
     }
 
-    pub(crate) fn refuse_to_start(&self, container: &Container) -> Result<(), ContainerError> {
+    /// Whether nothing of a start may be begun now, whatever it is of.
+    pub(crate) fn refuse_to_begin(&self) -> Result<(), ContainerError> {
         self.refuse_while_stopping("starting a container")?;
-        self.refuse_without_descriptors()?;
+        self.refuse_without_descriptors()
+    }
+
+    pub(crate) fn refuse_to_start(&self, container: &Container) -> Result<(), ContainerError> {
+        self.refuse_to_begin()?;
         match container.record().state.status {
             ContainerStatus::Created | ContainerStatus::Exited => Ok(()),
             ContainerStatus::Running => Err(ContainerError::Running(container.record().spec.name.to_string())),

@@ -3,6 +3,7 @@
 use std::fs;
 
 use sampan_e2e::Sampan;
+use sampan_e2e::native::Native;
 use sampan_e2e::sampan::SOON;
 use sampan_testkit::{wait_for, wait_until};
 use serde_json::{Value, json};
@@ -142,6 +143,24 @@ fn created_started_restarted_and_renamed() {
     api.ok("POST", "/v1/containers/brief/kill", None);
     api.ok("POST", "/v1/containers/brief/wait", None);
     wait_until("it to be gone", SOON, || api.ask("GET", "/v1/containers/brief", None).0 == 404);
+}
+
+/// Also of one that goes at its end.
+#[test]
+fn every_step_of_a_life_is_told_to_who_follows() {
+    let (sampan, api) = instance();
+    let from = api.ok("GET", "/v1/daemon", None)["revision"].as_u64().expect("a revision");
+    let id = run(&api, "brief", "exit 3", json!({"remove_at_exit": true}))["id"].clone();
+    let told = Native::of(sampan.root()).lines(&format!("/v1/events?from={from}"), 4).expect("events");
+    let text = String::from_utf8(told.body).expect("text");
+    let changes: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(changes.iter().all(|change| change["key"].as_str().expect("a key").ends_with(id.as_str().expect("an id"))));
+    let state =
+        |change: &Value| (change["value"]["state"]["status"].clone(), change["value"]["state"]["exit_code"].clone());
+    let steps: Vec<_> = changes.iter().map(state).collect();
+    let expected = [json!("created"), json!("running"), json!("exited"), Value::Null];
+    assert_eq!(steps.iter().map(|(status, _)| status.clone()).collect::<Vec<_>>(), expected, "{text}");
+    assert_eq!(steps[2].1, 3);
 }
 
 #[test]
