@@ -112,6 +112,7 @@ pub(crate) struct Inner {
 #[derive(Default)]
 pub(crate) struct Index {
     pub(crate) containers: HashMap<ContainerId, Arc<Container>>,
+    by_name: HashMap<ContainerName, ContainerId>,
     /// Servers with names.
     pub(crate) named: HashMap<Label, Arc<Named>>,
     /// The indices of all servers, with names and without.
@@ -119,6 +120,50 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// Adds one, whose name nobody has.
+    pub(crate) fn insert(&mut self, container: Arc<Container>) {
+        self.by_name.insert(container.record().spec.name.clone(), container.id.clone());
+        self.containers.insert(container.id.clone(), container);
+    }
+
+    /// Takes one out.
+    pub(crate) fn remove(&mut self, container: &Container) {
+        self.containers.remove(&container.id);
+        let name = &container.record().spec.name;
+        if self.by_name.get(name) == Some(&container.id) {
+            self.by_name.remove(name);
+        }
+    }
+
+    /// Has one go by another name, which nobody has.
+    pub(crate) fn rename(&mut self, container: &Container, name: ContainerName) {
+        self.by_name.remove(&container.record().spec.name);
+        self.by_name.insert(name, container.id.clone());
+    }
+
+    fn of_name(&self, name: &str) -> Option<&Arc<Container>> {
+        let name = ContainerName::parse(name).ok()?;
+        self.by_name.get(&name).and_then(|id| self.containers.get(id))
+    }
+
+    /// The one that a name, an id or the beginning of an id means, among those that `is_there` says are there.
+    fn find(&self, text: &str, is_there: impl Fn(&Container) -> bool) -> Result<Arc<Container>, ContainerError> {
+        if let Some(named) = self.of_name(text).filter(|named| is_there(named)) {
+            return Ok(Arc::clone(named));
+        }
+        let whole = ContainerId::parse(text).ok().and_then(|id| self.containers.get(&id));
+        if let Some(container) = whole.filter(|container| is_there(container)) {
+            return Ok(Arc::clone(container));
+        }
+        let begins = |container: &&Arc<Container>| !text.is_empty() && container.id.as_str().starts_with(text);
+        let mut matching = self.containers.values().filter(begins).filter(|container| is_there(container));
+        match (matching.next(), matching.next()) {
+            (Some(only), None) => Ok(Arc::clone(only)),
+            (Some(_), Some(_)) => Err(ContainerError::Ambiguous(text.to_owned())),
+            (None, _) => Err(ContainerError::NotFound(text.to_owned())),
+        }
+    }
+
     /// Refuses a name that another container has than `own`.
     /// Which one that is, is told to those alone who may touch it.
     pub(crate) fn refuse_taken(
@@ -127,8 +172,7 @@ impl Index {
         asker: &Owner,
         own: Option<&ContainerId>,
     ) -> Result<(), ContainerError> {
-        let others = self.containers.values().filter(|other| Some(&other.id) != own);
-        match others.into_iter().find(|other| lock(&other.record).spec.name == *name) {
+        match self.of_name(name.as_str()).filter(|other| Some(&other.id) != own) {
             Some(other) if !asker.may_touch(&lock(&other.record).spec.owner) => {
                 Err(ContainerError::Strangers(name.to_string()))
             }
@@ -453,17 +497,25 @@ impl Inner {
     }
 
     fn find(&self, text: &str) -> Result<Arc<Container>, ContainerError> {
-        find_among(self.seen(), text)
+        self.find_among(text, |_| true)
+    }
+
+    /// As [`Index::find`], among those that anybody is told of.
+    pub(crate) fn find_among(
+        &self,
+        text: &str,
+        is_there: impl Fn(&Container) -> bool,
+    ) -> Result<Arc<Container>, ContainerError> {
+        lock(&self.index).find(text, |container| !self.going.is(&container.id) && is_there(container))
     }
 
     /// Removes a container that has ended, is to be removed then, and is only kept for its last readers: its name is asked
     /// for again. Others' is left to its time.
     pub(crate) fn make_way(&self, name: &ContainerName, asker: &Owner) {
-        let Ok(container) = find_among(self.all(), name.as_str()) else { return };
+        let Some(container) = lock(&self.index).of_name(name.as_str()).cloned() else { return };
         let record = container.record();
         let is_over = record.spec.remove_at_exit && record.state.status == ContainerStatus::Exited;
-        let is_asked_for = record.spec.name == *name && asker.may_touch(&record.spec.owner);
-        if is_over && is_asked_for && container.is_kept.load(Ordering::SeqCst) == 0
+        if is_over && asker.may_touch(&record.spec.owner) && container.is_kept.load(Ordering::SeqCst) == 0
             // whoever was quicker to remove or start it has done so
             && let Err(error) = self.remove(&container)
         {
@@ -490,29 +542,16 @@ impl Inner {
 
     /// Knows a container from its record (a daemon before this one made it).
     pub(crate) fn know(&self, record: ContainerRecord) -> Arc<Container> {
-        let (id, server_index) = (record.id.clone(), record.server_index);
+        let server_index = record.server_index;
         let container = Arc::new(Container::new(record));
         let mut index = lock(&self.index);
         index.servers.insert(server_index);
-        index.containers.insert(id, Arc::clone(&container));
+        index.insert(Arc::clone(&container));
         container
     }
 
     pub(crate) fn block(&self) -> Block {
         self.foundation.network.block()
-    }
-}
-
-/// The one of `all` that a name, an id or the beginning of an id means.
-pub(crate) fn find_among(all: Vec<Arc<Container>>, text: &str) -> Result<Arc<Container>, ContainerError> {
-    if let Some(named) = all.iter().find(|container| lock(&container.record).spec.name.as_str() == text) {
-        return Ok(Arc::clone(named));
-    }
-    let mut matching = all.iter().filter(|container| !text.is_empty() && container.id.as_str().starts_with(text));
-    match (matching.next(), matching.next()) {
-        (Some(only), None) => Ok(Arc::clone(only)),
-        (Some(_), Some(_)) => Err(ContainerError::Ambiguous(text.to_owned())),
-        (None, _) => Err(ContainerError::NotFound(text.to_owned())),
     }
 }
 

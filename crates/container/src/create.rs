@@ -180,7 +180,7 @@ impl Inner {
         }
         laps.lap("spec");
         container.timing.created(laps);
-        index.containers.insert(id, container);
+        index.insert(container);
         drop(index);
         failpoint::reach("container_recorded");
         if let Some(size) = &record.spec.disk
@@ -195,7 +195,9 @@ impl Inner {
 
     /// A server's index that is nobody's.
     pub(crate) fn free_index(&self, index: &Index) -> Result<u32, ContainerError> {
-        let is_free = |server: &u32| !index.servers.contains(server) && !self.wires.is_going(*server);
+        // in their order
+        let mut taken = index.servers.iter().copied().peekable();
+        let is_free = |server: &u32| taken.next_if_eq(server).is_none() && !self.wires.is_going(*server);
         (0..SERVERS).find(is_free).ok_or(ContainerError::NoServerLeft(SERVERS))
     }
 }

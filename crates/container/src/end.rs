@@ -272,7 +272,7 @@ impl Inner {
         failpoint::reach("container_files_removed");
         let record = container.delete_record(self)?;
         let mut index = self.index();
-        index.containers.remove(&container.id);
+        index.remove(container);
         if record.server_id.is_none() {
             index.servers.remove(&record.server_index);
         }

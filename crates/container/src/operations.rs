@@ -90,11 +90,12 @@ impl Containers {
         let container = self.inner.get(id)?;
         self.blocking("renaming a container", move |inner| {
             // held, so that nobody takes the name in between
-            let index = inner.index();
+            let mut index = inner.index();
             if !index.containers.contains_key(&container.id) {
                 return Err(ContainerError::NotFound(container.id.short().to_owned()));
             }
             index.refuse_taken(&name, &container.record().spec.owner, Some(&container.id))?;
+            index.rename(&container, name.clone());
             container.change(inner, |record| record.spec.name = name);
             drop(index);
             Ok(container.record())

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use sampan_model::Owner;
 
-use crate::containers::find_among;
 use crate::{ContainerError, ContainerRecord, Containers};
 
 impl Containers {
@@ -13,9 +12,8 @@ impl Containers {
     /// # Errors
     /// The text means none of them, or several.
     pub fn find_of(&self, owner: &Owner, text: &str) -> Result<Arc<ContainerRecord>, ContainerError> {
-        let mut all = self.inner.seen();
-        all.retain(|container| owner.may_touch(&container.record().spec.owner));
-        find_among(all, text).map(|container| container.record())
+        let own = self.inner.find_among(text, |container| owner.may_touch(&container.record().spec.owner))?;
+        Ok(own.record())
     }
 
     /// As [`list`](Self::list), of those that `owner` may touch.
