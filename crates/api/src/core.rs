@@ -160,7 +160,8 @@ impl Core {
                 }
                 self.containers.remove(&record.id, force == Force::Yes).await?;
                 let image = record.spec.image.clone();
-                if !self.on_images(caller, move |images| images.is_named(&image)).await? {
+                // the container is gone, whatever can be found out of its image
+                if !self.on_images(caller, move |images| images.is_named(&image)).await.unwrap_or(false) {
                     // it was there for its containers alone
                     self.services.collect_garbage().await;
                 }

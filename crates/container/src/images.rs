@@ -165,7 +165,9 @@ impl Images {
     fn collect_unread(&self, also: HashSet<Digest>) -> Result<Freed, ContainerError> {
         self.kept.collect(&self.blobs, &self.layers, || {
             let mut of_use = also;
-            of_use.extend(self.names()?.by_key.values().map(|record| record.manifest.clone()));
+            // as they are written, not as they were read last: what is taken away is gone
+            let images = self.records.list::<ImageRecord>(IMAGES)?;
+            of_use.extend(images.into_iter().map(|(_, record)| record.value.manifest));
             let containers = self.records.list::<ContainerRecord>(CONTAINERS)?;
             of_use.extend(containers.into_iter().map(|(_, record)| record.value.spec.image));
             Ok(of_use)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::report::{Promise, Section};
-use super::turns::{Contender, GAP};
+use super::turns::{Contender, idle};
 
 /// Its row.
 const NAME: &str = "a loop that counts";
@@ -21,7 +21,7 @@ pub fn contender() -> Result<Contender<'static>> {
     let trial = 1_000_000;
     let mut took: Vec<Duration> = (0..9)
         .map(|_| {
-            std::thread::sleep(GAP);
+            idle();
             count(trial)
         })
         .collect();

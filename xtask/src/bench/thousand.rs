@@ -11,7 +11,7 @@ use super::floor::floor;
 use super::report::{Promise, Row, Section, Suite};
 use super::sampan::{IMAGE, Pool, Sampan};
 use super::start::there;
-use super::turns::{GAP, take_turns};
+use super::turns::{GAP, idle, take_turns};
 use super::usage::{kernel_mib, pss_mib};
 use super::{Bench, interrupt};
 
@@ -59,7 +59,7 @@ fn many(sampan: &Sampan, name: &str, count: usize) -> Result<Section> {
     let body = format!(r#"{{"image":"{IMAGE}","command":["sleep","1000000"]}}"#);
     // caches and threads are as they stay
     connection.json("POST", "/v1/containers", &body)?;
-    std::thread::sleep(GAP);
+    idle();
     let processes = sampan.processes()?;
     let memory = || processes.iter().map(|(_, pid)| pss_mib(*pid)).collect::<Result<Vec<f64>>>();
     let (own_before, kernel_before) = (memory()?, kernel_mib()?);
@@ -67,7 +67,7 @@ fn many(sampan: &Sampan, name: &str, count: usize) -> Result<Section> {
     let mut inside = 0.0;
     for number in 0..count {
         interrupt::check()?;
-        std::thread::sleep(GAP);
+        idle();
         let start = Instant::now();
         let container = connection.json("POST", "/v1/containers", &body)?;
         samples.push(start.elapsed().as_secs_f64() * 1e3);

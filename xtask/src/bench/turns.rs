@@ -10,6 +10,11 @@ use super::report::{Row, Section};
 /// The idle time before each measurement.
 pub const GAP: Duration = Duration::from_millis(20);
 
+/// Lets the machine be idle for that long: how it is measured, not what is waited for.
+pub fn idle() {
+    std::thread::sleep(GAP);
+}
+
 /// Does the thing that is measured once, and tells how long it took. What it holds undoes itself when it is dropped.
 pub type Once<'a> = Box<dyn FnMut() -> Result<Duration> + Send + 'a>;
 
@@ -39,7 +44,7 @@ pub fn take_turns(title: &str, runs: usize, contenders: &mut [Contender<'_>]) ->
     for _ in 0..runs {
         for (contender, samples) in contenders.iter_mut().zip(&mut samples) {
             interrupt::check()?;
-            std::thread::sleep(GAP);
+            idle();
             samples.push(contender.measure()?.as_secs_f64() * 1e3);
         }
     }

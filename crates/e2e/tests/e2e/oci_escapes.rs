@@ -62,6 +62,25 @@ fn the_runtimes_own_file_on_a_read_only_mount() {
     sampan_e2e::sampan::outcome(&mut command).assert_ok();
 }
 
+/// What is joined becomes the container's: the whole machine's root would be a bundle's. Tried where the runtime and the
+/// first process are in mount namespaces of the test's.
+#[test]
+fn the_hosts_mount_namespace_is_not_joined() {
+    let runtime = Runtime::sampan();
+    for (path, whose) in [("/proc/self/ns/mnt", "the runtime's own"), ("/proc/1/ns/mnt", "the machine's first process")]
+    {
+        let mut bundle = Bundle::of("echo taken");
+        bundle.namespace("mount", Some(path));
+        let mut command = std::process::Command::new("unshare");
+        // a shell that stays is the first process
+        command.args(["--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private", "sh", "-c"]);
+        command.args(["unshare --mount --propagation private \"$@\"; exit $?", "sh"]).arg(runtime.program());
+        command.arg("--root").arg(runtime.root()).args(["run", "--bundle", bundle.write(), bundle.id()]);
+        let told = sampan_e2e::sampan::outcome(&mut command);
+        assert!(!told.status.success() && told.stderr.contains(whose) && !told.stdout.contains("taken"), "{told}");
+    }
+}
+
 #[test]
 fn no_descriptor_leads_out() {
     for runtime in Runtime::both() {

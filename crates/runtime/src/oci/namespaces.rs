@@ -24,7 +24,7 @@ use sampan_sys::clone::{Cloned, Namespaces, clone, clone_sibling};
 use sampan_sys::frame;
 
 use super::config::{Config, Linux};
-use super::error::OciError;
+use super::error::{OciError, When as _};
 
 /// The kinds: the specification's word, how it is cloned and how it is joined. In the order
 /// in which they are joined.
@@ -84,7 +84,11 @@ impl Set {
                 None => set.own[at] = Own::New,
                 Some(path) => {
                     set.own[at] = Own::Joined;
-                    set.joined.push((KINDS[at], open(path, KINDS[at])?));
+                    let namespace = open(path, KINDS[at])?;
+                    if KINDS[at].word == "mount" {
+                        refuse_the_hosts(path, namespace.as_fd())?;
+                    }
+                    set.joined.push((KINDS[at], namespace));
                 }
             }
         }
@@ -202,6 +206,24 @@ impl Set {
         }
         Ok(())
     }
+}
+
+/// A mount namespace that is joined becomes the container's, down to its root: never the machine's, or the runtime's.
+fn refuse_the_hosts(path: &str, namespace: BorrowedFd<'_>) -> Result<(), OciError> {
+    let when = || format!("look at the mount namespace {path}");
+    let number = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    let wanted = number(rustix::fs::fstat(namespace).when(when())?);
+    for (of, whose) in
+        [("/proc/self/ns/mnt", "the runtime's own"), ("/proc/1/ns/mnt", "that of the machine's first process")]
+    {
+        // whoever may not look at one has no way to join it either
+        if rustix::fs::stat(of).is_ok_and(|stat| number(stat) == wanted) {
+            let why =
+                format!("it is {whose}, whose root would become the container's; name another, or none for a new one");
+            return Err(OciError::config(format!("the mount namespace {path}"), why));
+        }
+    }
+    Ok(())
 }
 
 /// Opens a namespace, and sees to it that it is one of that kind.

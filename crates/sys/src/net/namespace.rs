@@ -65,13 +65,13 @@ mod tests {
     use super::*;
 
     fn here() -> std::path::PathBuf {
-        std::fs::read_link("/proc/thread-self/ns/net").unwrap()
+        std::fs::read_link("/proc/thread-self/ns/net").expect("its namespace")
     }
 
     #[test]
     fn a_thread_comes_back_after_a_panic_too() {
         let (home, netns) = (here(), fresh().expect("namespace (as root)"));
-        assert_ne!(run_in(netns.as_fd(), here).unwrap(), home);
+        assert_ne!(run_in(netns.as_fd(), here).expect("enter (as root)"), home);
         assert_eq!(here(), home);
         let work = || run_in(netns.as_fd(), || panic!("as it was asked to"));
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err());
